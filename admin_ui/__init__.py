@@ -1,0 +1,1 @@
+"""The Django admin skin of the cluster."""

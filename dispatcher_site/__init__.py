@@ -1,0 +1,1 @@
+"""Control plane and front door of a cluster."""

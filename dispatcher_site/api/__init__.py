@@ -1,0 +1,1 @@
+"""HTTP surfaces: ninja data endpoints and the DRF control API."""

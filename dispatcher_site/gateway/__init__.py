@@ -1,0 +1,1 @@
+"""The data path of the dispatcher: front, streams to nodes, scatter, merge."""

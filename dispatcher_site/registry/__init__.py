@@ -1,0 +1,1 @@
+"""What should be: shards, map, models, keys, jobs. Tables and services."""

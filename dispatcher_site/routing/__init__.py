@@ -1,0 +1,1 @@
+"""Pure decisions: the shard map and the request planner."""

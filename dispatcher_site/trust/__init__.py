@@ -1,0 +1,1 @@
+"""API keys, shard identities, audit."""

@@ -1,0 +1,1 @@
+"""The user's own models and endpoints; two examples ship here."""

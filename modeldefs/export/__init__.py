@@ -1,0 +1,1 @@
+"""Typed clients and schemas made from the catalog."""

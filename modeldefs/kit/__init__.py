@@ -1,0 +1,1 @@
+"""What authors of definitions and both sites share: models, endpoints, tracing, merging."""

@@ -1,0 +1,1 @@
+"""Data plane: one process group per shard."""

@@ -1,0 +1,1 @@
+"""HTTP surfaces of a node: the endpoints for direct calls, and node control."""

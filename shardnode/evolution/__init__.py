@@ -1,0 +1,1 @@
+"""Physical changes of tables on this shard."""

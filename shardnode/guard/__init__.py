@@ -1,0 +1,1 @@
+"""Refusals before any row is touched: unsigned, stale, misrouted, overloaded."""

@@ -1,0 +1,1 @@
+"""Prepared endpoints, lanes, executor, mutations."""

@@ -1,0 +1,1 @@
+"""The only SQL and DDL outside traced queries: roles, tables, copy."""
