@@ -1,0 +1,93 @@
+"""What the HTTP protocol and the handler of the hot paths say to each other.
+
+The protocol (``hot_protocol``) reads and checks bytes, the handler decides; between them go only
+the values of this module. A handler is asked in the event loop and must never block it.
+Every request that was read whole gets exactly one reply, in the order the requests came.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+Headers = list[tuple[bytes, bytes]]
+
+
+@dataclass(slots=True)
+class HttpRequest:
+    """One request, read whole and well-formed."""
+
+    method: bytes
+    path: bytes  # as sent, percent-encoding and all, without the query
+    query: bytes  # as sent, without the question mark
+    headers: Headers  # names in lower case, in the order they came
+    body: bytes
+    client_host: str  # the peer of the socket, "" on a unix socket
+
+
+@dataclass(slots=True)
+class HttpReply:
+    """One reply. The protocol adds date, content-length and connection."""
+
+    status: int
+    body: bytes = b""
+    headers: Headers = field(default_factory=list)
+
+
+Reply = Callable[[HttpReply], None]
+Cancel = Callable[[], None]
+
+
+class HotHandler(Protocol):
+    """Answers the hot paths of one worker process."""
+
+    def claims(self, path: bytes) -> bool:
+        """Return whether this handler answers the path, whatever the method."""
+
+    def answer(self, request: HttpRequest, reply: Reply) -> Cancel | None:
+        """Answer a request of a claimed path by calling ``reply`` once, now or later.
+
+        The returned callable is called when the client has gone before the reply; a reply after
+        that is dropped.
+        """
+
+    def refuse(self, code: str, request: HttpRequest | None) -> HttpReply:
+        """Return the problem for a request that broke the protocol or a limit, or for a fault."""
+
+    def upgrade(
+        self, request: HttpRequest, transport: asyncio.Transport
+    ) -> asyncio.Protocol | HttpReply | None:
+        """Take over the connection of an upgrade request, refuse it, or return None: not mine.
+
+        Who takes over writes the 101 answer to the transport and returns the protocol that gets
+        the connection; ``connection_made`` is called on it next. If it has a ``shutdown`` method
+        that is called when the worker stops, and the worker waits for the connection to end.
+        """
+
+    def body_bytes_max(self, path: bytes) -> int:
+        """Return the limit for the body of a request to this path, claimed or not."""
+
+    async def started(self) -> None:
+        """Get ready. No connection is accepted before; an exception stops the worker for good."""
+
+    async def stopped(self) -> None:
+        """Let go of everything. No request is in flight any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class HttpLimits:
+    """Every limit of a connection, with its unit in its name."""
+
+    request_line_bytes_max: int = 4_094
+    header_bytes_max: int = 32_768
+    header_count_max: int = 100
+    header_read_s: float = 10.0
+    body_read_s: float = 10.0
+    body_bytes_per_s_min: int = 100_000  # a large body may take longer, if it keeps this up
+    keep_alive_s: float = 75.0
+    write_s: float = 30.0  # a client that reads nothing for so long is cut off
+    linger_s: float = 2.0  # after a refusal, so that the client reads it before the reset
+    pipeline_requests_max: int = 64
+    pipeline_bytes_max: int = 1_048_576
