@@ -1,0 +1,1 @@
+"""The browsable control API at /control/v1/."""

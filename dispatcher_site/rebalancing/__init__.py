@@ -1,0 +1,1 @@
+"""Rows that change shards: re-homing first, moves of bucket ranges later."""

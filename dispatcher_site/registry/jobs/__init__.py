@@ -1,0 +1,1 @@
+"""Durable jobs: pure states, leases in Postgres, the runner, and one file per kind."""
