@@ -14,6 +14,7 @@ from __future__ import annotations
 import hmac
 import struct
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 MAC_BYTES = 16
@@ -50,11 +51,12 @@ class UntrustedFrame(BadFrame):
     code = b"shard-untrusted"
 
 
-class SessionKeys(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class SessionKeys:
     """The two keys of one connection, as one end sees them."""
 
-    sending: bytes
-    receiving: bytes
+    sending: bytes = field(repr=False)
+    receiving: bytes = field(repr=False)
 
 
 class RequestRecord(NamedTuple):
@@ -100,11 +102,16 @@ def unpack_requests(payload: bytes) -> list[RequestRecord]:
     while position < end:
         if end - position < size:
             raise BadFrame("a request record is shorter than its head")
-        *fields, length = REQUEST_HEAD.unpack_from(payload, position)
+        request_id, endpoint, flags, deadline_ms, epoch, bucket, length = REQUEST_HEAD.unpack_from(
+            payload, position
+        )
         position += size
         if length > end - position:
             raise BadFrame("a request record is longer than its frame")
-        records.append(RequestRecord(*fields, payload[position : position + length]))
+        body = payload[position : position + length]
+        records.append(
+            RequestRecord(request_id, endpoint, flags, deadline_ms, epoch, bucket, body)
+        )
         position += length
     return records
 

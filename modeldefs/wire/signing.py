@@ -47,7 +47,7 @@ class NonceCache:
         # Insertion order is age order, so the expired ones are in front.
         while expiries:
             oldest = next(iter(expiries))
-            if expiries[oldest] > now:
+            if expiries[oldest] >= now:
                 break
             del expiries[oldest]
         if nonce in expiries or len(expiries) >= self.capacity:
@@ -67,9 +67,9 @@ def check_freshness(nonce: str, created: str, *, nonces: NonceCache, now: float)
         Unauthorized: The nonce was used before.
     """
     if abs(now - int(created)) > SKEW_S_MAX:
-        raise ClockSkew()
+        raise ClockSkew
     if not nonces.admit(nonce, now=now):
-        raise Unauthorized()
+        raise Unauthorized
 
 
 def is_stamp(nonce: str, created: str) -> bool:
@@ -157,7 +157,7 @@ def verify_request(
     nonce = _header(headers, HEADER_NONCE)
     given = _header(headers, HEADER_MAC)
     if pair_key is None or not is_stamp(nonce, created):
-        raise Unauthorized()
+        raise Unauthorized
     expected = _request_mac(
         pair_key,
         method=method,
@@ -168,7 +168,7 @@ def verify_request(
         nonce=nonce,
     )
     if not same_mac(expected, given):
-        raise Unauthorized()
+        raise Unauthorized
     check_freshness(nonce, created, nonces=nonces, now=now)
     return expected
 
@@ -190,7 +190,7 @@ def verify_response(
     """
     expected = _response_mac(pair_key, status, body, request_mac)
     if not same_mac(expected, _header(headers, HEADER_MAC)):
-        raise ShardUntrusted()
+        raise ShardUntrusted
 
 
 def _response_mac(key: bytes, status: int, body: bytes, request_mac: str) -> str:
