@@ -1,0 +1,58 @@
+"""The only names that an author of definitions imports.
+
+They are loaded on first use (PEP 562), so that a pure part such as the bucket hash can be imported
+without Django.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from modeldefs.kit.aggregates import count, highest, lowest, mean, total
+    from modeldefs.kit.endpoints import aggregate, mutation, query
+    from modeldefs.kit.errors import DefinitionError
+    from modeldefs.kit.models import Document, Reference
+    from modeldefs.kit.results import Groups, Page
+    from modeldefs.wire.problems import Problem
+
+_HOMES = {
+    "Document": "modeldefs.kit.models",
+    "Reference": "modeldefs.kit.models",
+    "Page": "modeldefs.kit.results",
+    "Groups": "modeldefs.kit.results",
+    "query": "modeldefs.kit.endpoints",
+    "aggregate": "modeldefs.kit.endpoints",
+    "mutation": "modeldefs.kit.endpoints",
+    "count": "modeldefs.kit.aggregates",
+    "total": "modeldefs.kit.aggregates",
+    "mean": "modeldefs.kit.aggregates",
+    "lowest": "modeldefs.kit.aggregates",
+    "highest": "modeldefs.kit.aggregates",
+    "DefinitionError": "modeldefs.kit.errors",
+    "Problem": "modeldefs.wire.problems",
+}
+
+__all__ = [
+    "DefinitionError",
+    "Document",
+    "Groups",
+    "Page",
+    "Problem",
+    "Reference",
+    "aggregate",
+    "count",
+    "highest",
+    "lowest",
+    "mean",
+    "mutation",
+    "query",
+    "total",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

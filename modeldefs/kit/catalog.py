@@ -1,0 +1,257 @@
+"""All that one process has loaded of the definitions: models, endpoints, plans, and their hash.
+
+Dispatcher and nodes build the catalog from the same files with the same code, so an endpoint's
+number means the same on both sides of a stream; the bundle id proves that the files were the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+import pkgutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from django.db import models
+
+from modeldefs.kit.checks import model_errors
+from modeldefs.kit.endpoints import Endpoint
+from modeldefs.kit.errors import DefinitionError
+from modeldefs.kit.plans import ReadPlan, read_plan
+from modeldefs.kit.tracing import presence_sets
+
+PLANS_MAX = 4_096
+FRAMEWORK_FOLDERS = ("kit", "wire")
+
+
+@dataclass(slots=True)
+class Catalog:
+    """The loaded definitions. Treat it as immutable; only its plans grow, to a bound."""
+
+    packages: tuple[str, ...]
+    models: dict[str, Any]
+    endpoints: dict[str, Endpoint[Any, Any]]
+    bundle_id: str
+    plans: dict[tuple[str, frozenset[str]], ReadPlan] = field(default_factory=dict)
+
+    def plan(self, endpoint: Endpoint[Any, Any], presence: frozenset[str]) -> ReadPlan:
+        """Return the plan of a read for one set of present parameters.
+
+        Raises:
+            DefinitionError: The read cannot be served with this set.
+        """
+        known = self.plans.get((endpoint.name, presence))
+        if known is None:
+            known = read_plan(endpoint, presence, self.tables)
+            if len(self.plans) < PLANS_MAX:
+                self.plans[endpoint.name, presence] = known
+        return known
+
+    @property
+    def tables(self) -> dict[str, Any]:
+        """The models by table name."""
+        return {model._meta.db_table: model for model in self.models.values()}
+
+    @property
+    def by_number(self) -> list[Endpoint[Any, Any]]:
+        """The endpoints in the order of their numbers."""
+        return sorted(self.endpoints.values(), key=lambda endpoint: endpoint.number)
+
+    def model(self, name: str) -> Any:
+        """Return a model by its class name.
+
+        Raises:
+            KeyError: There is none; the message lists those there are.
+        """
+        if name not in self.models:
+            raise KeyError(f"there is no model {name!r}; there are {', '.join(self.models)}")
+        return self.models[name]
+
+    def in_fk_order(self) -> list[Any]:
+        """Return the models so that each comes after those its foreign keys point to."""
+        ordered: list[Any] = []
+
+        def visit(model: Any, above: tuple[Any, ...]) -> None:
+            if model in ordered or model in above:
+                return
+            for column in model._meta.concrete_fields:
+                if isinstance(column, models.ForeignKey):
+                    visit(column.related_model, (*above, model))
+            ordered.append(model)
+
+        for model in self.models.values():
+            visit(model, ())
+        return [model for model in ordered if model.__name__ in self.models]
+
+    def classification(self, endpoint: Endpoint[Any, Any]) -> dict[str, str]:
+        """Return where each traced set of parameters goes, by the names of the set."""
+        if endpoint.kind == "mutation":
+            return {shard_key_parameter(endpoint): "targeted"}
+        return {
+            ", ".join(sorted(presence)): self.plan(endpoint, presence).route.reach
+            for presence in presence_sets(endpoint)
+        }
+
+
+def load_catalog(packages: Sequence[str]) -> Catalog:
+    """Import the definitions, check them, trace them, and return the catalog.
+
+    Raises:
+        DefinitionError: The first definition that cannot be served, with its place and fix.
+    """
+    modules = [module for package in packages for module in _modules(package)]
+    declared = _models(modules)
+    for model in declared.values():
+        for refusal in model_errors(model, declared):
+            raise refusal
+    endpoints = _endpoints(modules)
+    for number, endpoint in enumerate(endpoints.values()):
+        endpoint.resolve()
+        endpoint.number = number
+    catalog = Catalog(tuple(packages), declared, endpoints, bundle_id(packages))
+    for endpoint in endpoints.values():
+        _check_endpoint(catalog, endpoint)
+    return catalog
+
+
+def _modules(package: str) -> Iterator[ModuleType]:
+    try:
+        root = importlib.import_module(package)
+    except ModuleNotFoundError as missing:
+        if missing.name and package.startswith(missing.name):
+            raise DefinitionError(
+                "no-such-package",
+                f"SHARDPOINT_DEFINITIONS names {package!r}, which cannot be imported",
+                fix="put its parent folder on PYTHONPATH, or correct the name",
+            ) from None
+        raise
+    yield root
+    for entry in pkgutil.walk_packages(getattr(root, "__path__", ()), f"{package}."):
+        yield importlib.import_module(entry.name)
+
+
+def _models(modules: Sequence[ModuleType]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for module in modules:
+        for value in vars(module).values():
+            if not (isinstance(value, type) and issubclass(value, models.Model)):
+                continue
+            if value.__module__ != module.__name__ or value._meta.abstract:
+                continue
+            if not hasattr(value, "shard"):
+                raise DefinitionError(
+                    "foreign-model",
+                    f"{value.__name__} derives from django.db.models.Model",
+                    fix="derive it from Document or Reference",
+                    where=module.__name__,
+                )
+            if value.__name__ in found:
+                raise DefinitionError(
+                    "doubled-name",
+                    f"two models are named {value.__name__}",
+                    fix="rename one",
+                    where=module.__name__,
+                )
+            found[value.__name__] = value
+    return dict(sorted(found.items()))
+
+
+def _endpoints(modules: Sequence[ModuleType]) -> dict[str, Endpoint[Any, Any]]:
+    found: dict[str, Endpoint[Any, Any]] = {}
+    for module in modules:
+        for value in vars(module).values():
+            if not isinstance(value, Endpoint) or value.function.__module__ != module.__name__:
+                continue
+            if value.name in found and found[value.name] is not value:
+                raise DefinitionError(
+                    "doubled-name",
+                    f"two endpoints are named {value.name}",
+                    fix="rename one: the name is the path",
+                    where=module.__name__,
+                )
+            found[value.name] = value
+    return dict(sorted(found.items()))
+
+
+def shard_key_parameter(endpoint: Endpoint[Any, Any]) -> str:
+    """Return the parameter of a mutation that says which shard it runs on.
+
+    Raises:
+        DefinitionError: There is none, so the mutation could not be routed.
+    """
+    model: Any = endpoint.model
+    where = f"{endpoint.function.__module__}.{endpoint.name}"
+    if model.shard.reference:
+        raise DefinitionError(
+            "reference-mutation",
+            f"writes the reference model {model.__name__}, which lies on every shard",
+            fix=f"change it with `manage.py load {model.__name__} FILE --on-conflict update`",
+            where=where,
+        )
+    key = model._meta.get_field(model.shard.key)
+    for spec in endpoint.parameters:
+        if spec.name in (key.attname, key.name):
+            if not spec.required or spec.is_list:
+                raise DefinitionError(
+                    "optional-shard-key",
+                    f"parameter {spec.name!r} places the row",
+                    fix="make it required, and not a list",
+                    where=where,
+                )
+            return spec.name
+    raise DefinitionError(
+        "mutation-without-key",
+        f"has no parameter {key.attname!r}, the shard key of {model.__name__}, so no shard can "
+        "be chosen for it",
+        fix=f"add a parameter `{key.attname}`",
+        where=where,
+    )
+
+
+def _check_endpoint(catalog: Catalog, endpoint: Endpoint[Any, Any]) -> None:
+    if endpoint.kind == "mutation":
+        shard_key_parameter(endpoint)
+        return
+    chosen = presence_sets(endpoint)
+    for presence in chosen:
+        catalog.plan(endpoint, presence)
+    again = read_plan(endpoint, chosen[-1], catalog.tables)
+    if again != catalog.plan(endpoint, chosen[-1]):
+        raise DefinitionError(
+            "changing-trace",
+            "gives another query when it is called again",
+            fix="build the query from the parameters alone: no clock, no chance, no counters",
+            where=f"{endpoint.function.__module__}.{endpoint.name}",
+        )
+
+
+def _sources(package: str) -> Iterator[tuple[str, Path]]:
+    module = importlib.import_module(package)
+    roots = getattr(module, "__path__", None)
+    if roots is None:
+        yield package, Path(str(module.__file__))
+        return
+    for root in roots:
+        for path in sorted(Path(root).rglob("*.py")):
+            yield f"{package}/{path.relative_to(root).as_posix()}", path
+
+
+def bundle_id(packages: Sequence[str]) -> str:
+    """Return the hash of the definitions and of the framework code that gives them meaning.
+
+    Returns:
+        SHA-256 in hex over the canonical manifest: sorted paths with the SHA-256 of each file.
+    """
+    framework = [f"modeldefs.{folder}" for folder in FRAMEWORK_FOLDERS]
+    files = {
+        name: hashlib.sha256(path.read_bytes()).hexdigest()
+        for package in (*framework, *packages)
+        for name, path in _sources(package)
+    }
+    manifest = {"format": 1, "packages": list(packages), "files": files}
+    canonical = json.dumps(manifest, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()

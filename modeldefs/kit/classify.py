@@ -1,0 +1,317 @@
+"""Which shards can hold the rows of a traced read, and whether it may be asked of them apart.
+
+Two questions, answered at load time from Django's own query tree. *Where*: an equality on the
+shard key makes a read targeted, a list of keys makes it a list, anything else must scatter. *May
+it*: every table it touches must lie on the same shard as the row it starts from. A read that joins
+rows which may live elsewhere would silently lose them, so it is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from django.db import models
+from django.db.models import lookups
+from django.db.models.expressions import Col, OuterRef, Subquery, Value, Window
+from django.db.models.functions import Random
+from django.db.models.sql.datastructures import BaseTable, Join
+from django.db.models.sql.query import Query
+from django.db.models.sql.where import AND, NothingNode, WhereNode
+
+from modeldefs.kit.errors import DefinitionError
+from modeldefs.kit.tracing import Param
+
+Reach = Literal["targeted", "list", "scatter", "reference"]
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Where the rows of a read are."""
+
+    reach: Reach
+    parameter: str | None = None  # the parameter that carries the shard key or keys
+    constants: tuple[Any, ...] = ()  # shard keys that stand in the definition itself
+
+    @property
+    def is_single_shard(self) -> bool:
+        """Does one shard hold the whole answer, whatever the parameters?"""
+        return self.reach in ("targeted", "reference")
+
+
+def route_of(query: Query, tables: Mapping[str, type[models.Model]]) -> Route:
+    """Return where the rows of a query are.
+
+    Args:
+        query: The query of a traced QuerySet.
+        tables: The declared models by table name.
+
+    Raises:
+        DefinitionError: The query touches rows that may lie on another shard.
+    """
+    base = model_of(query)
+    check_shape(query)
+    if base.shard.reference:
+        _check_reference_base(query, tables)
+        return Route("reference")
+    local = _colocated_aliases(query, tables)
+    route = _route_by_key(query.where, local)
+    for inner in subqueries_of(query):
+        _check_subquery(inner, query, local, tables)
+    if route.reach in ("list", "scatter"):
+        _check_windows(query, local)
+    return route
+
+
+def model_of(query: Query) -> Any:
+    """Return the model that a query starts from, which must be one of the cluster's."""
+    model: Any = query.model
+    if model is None or not hasattr(model, "shard"):
+        name = "nothing" if model is None else model.__name__
+        raise DefinitionError(
+            "foreign-model",
+            f"reads {name}, which is no model of the cluster",
+            fix="derive it from Document or Reference",
+        )
+    return model
+
+
+def check_shape(query: Query) -> None:
+    """Refuse the parts of a QuerySet that a sharded answer cannot keep."""
+    refusals = (
+        (query.combinator, "union", "union(), intersection() and difference()",
+         "use Q objects: filter(Q(...) | Q(...))"),
+        (query.is_sliced, "slice", "a slice", "let the caller say `limit`, or use @aggregate(top=)"),
+        (query.distinct, "distinct", "distinct()", "use Exists(...) instead of the join that doubles"
+         " rows, or @aggregate and group"),
+        (query.select_for_update, "row-lock", "select_for_update()", "lock inside a @mutation"),
+        (query.extra, "raw-sql", "extra()", "use Django expressions"),
+        (query.select_related, "select-related", "select_related()",
+         "annotate(name=F('relation__field'))"),
+        (query.deferred_loading[0], "deferred-fields", "defer() or only()",
+         "use values(...) to choose fields"),
+    )
+    for present, code, what, fix in refusals:
+        if present:
+            raise DefinitionError(code, f"the read uses {what}", fix=fix)
+    for node in expressions_of(query):
+        if type(node).__name__ == "RawSQL":
+            raise DefinitionError("raw-sql", "the read uses RawSQL", fix="use Django expressions")
+        if isinstance(node, Random):
+            raise DefinitionError("random", "the read uses Random()", fix="choose in the client")
+
+
+def _check_reference_base(query: Query, tables: Mapping[str, type[models.Model]]) -> None:
+    for each in (query, *subqueries_of(query)):
+        for alias, source in used_tables(each):
+            model: Any = tables.get(source.table_name)
+            if model is None or not model.shard.reference:
+                raise DefinitionError(
+                    "reference-joins-documents",
+                    f"starts from the reference model {query.model.__name__} and joins "
+                    f"{alias}, whose rows are spread over the shards",
+                    fix="start from the document model and join the reference model to it",
+                )
+
+
+def used_tables(query: Query) -> Iterator[tuple[str, BaseTable | Join]]:
+    """Yield the tables that a query really joins, by alias."""
+    for alias, source in query.alias_map.items():
+        if query.alias_refcount.get(alias) and isinstance(source, BaseTable | Join):
+            yield alias, source
+
+
+def _key_columns(model: Any) -> tuple[str, ...]:
+    return (model._meta.get_field(model.shard.key).column,)
+
+
+def _colocated_aliases(
+    query: Query, tables: Mapping[str, type[models.Model]]
+) -> dict[str, str | None]:
+    """Return each joined alias with the column of its shard key; None for reference tables."""
+    local: dict[str, str | None] = {}
+    for alias, source in used_tables(query):
+        model: Any = tables.get(source.table_name)
+        if model is None:
+            raise DefinitionError(
+                "foreign-model",
+                f"joins the table {source.table_name}, which is no model of the cluster",
+                fix="join only models of modeldefs",
+            )
+        if model.shard.reference:
+            local[alias] = None
+            continue
+        (key,) = _key_columns(model)
+        if isinstance(source, Join):
+            _check_join(source, key, model, local)
+        local[alias] = key
+    if not local:
+        model = model_of(query)
+        local[query.get_initial_alias()] = None if model.shard.reference else _key_columns(model)[0]
+    return local
+
+
+def _check_join(join: Join, key: str, model: Any, local: Mapping[str, str | None]) -> None:
+    parent_key = local.get(str(join.parent_alias))
+    if parent_key is not None and (parent_key, key) in {tuple(pair) for pair in join.join_cols}:
+        return
+    raise DefinitionError(
+        "not-colocated",
+        f"joins {model.__name__}, whose rows may lie on another shard than the row they belong to",
+        fix=f"join on the shard key of both, make {model.__name__} a Reference, or ask twice",
+    )
+
+
+def _conjuncts(where: Any) -> Iterator[Any]:
+    """Yield the conditions that every row of the answer fulfils."""
+    if isinstance(where, WhereNode):
+        if where.negated:
+            return
+        if where.connector == AND or len(where.children) == 1:
+            for child in where.children:
+                yield from _conjuncts(child)
+        return
+    yield where
+
+
+def _is_key(expression: Any, local: Mapping[str, str | None]) -> bool:
+    return (
+        isinstance(expression, Col)
+        and local.get(str(expression.alias)) is not None
+        and local[str(expression.alias)] == expression.target.column
+    )
+
+
+def _route_by_key(where: WhereNode, local: Mapping[str, str | None]) -> Route:
+    several: Route | None = None
+    for condition in _conjuncts(where):
+        if isinstance(condition, NothingNode):
+            return Route("list", constants=())
+        if not isinstance(condition, lookups.Exact | lookups.In):
+            continue
+        if not _is_key(condition.lhs, local):
+            continue
+        rhs: Any = condition.rhs
+        if isinstance(condition, lookups.Exact):
+            if isinstance(rhs, Param) and not rhs.is_list:
+                return Route("targeted", parameter=rhs.name)
+            if isinstance(rhs, Value):
+                rhs = rhs.value
+            if isinstance(rhs, int | str) or type(rhs).__name__ == "UUID":
+                return Route("targeted", constants=(rhs,))
+        elif isinstance(rhs, Param):
+            several = Route("list", parameter=rhs.name)
+        elif isinstance(rhs, list | tuple) and not any(
+            hasattr(item, "resolve_expression") for item in rhs
+        ):
+            several = several or Route("list", constants=tuple(rhs))
+    return several or Route("scatter")
+
+
+def children_of(node: Any) -> Iterator[Any]:
+    """Yield the direct parts of an expression, lookup or condition."""
+    if isinstance(node, WhereNode):
+        yield from node.children
+    elif hasattr(node, "get_source_expressions"):
+        yield from (part for part in node.get_source_expressions() if part is not None)
+    rhs = getattr(node, "rhs", None)
+    if isinstance(rhs, Query):
+        yield rhs
+    elif isinstance(rhs, list | tuple):
+        yield from (part for part in rhs if hasattr(part, "resolve_expression"))
+
+
+def walk(node: Any) -> Iterator[Any]:
+    """Yield an expression and all its parts, without entering subqueries."""
+    yield node
+    if isinstance(node, Query | Subquery):
+        return
+    for child in children_of(node):
+        yield from walk(child)
+
+
+def expressions_of(query: Query) -> Iterator[Any]:
+    """Yield every expression of one query, without entering its subqueries."""
+    yield from walk(query.where)
+    for annotation in query.annotations.values():
+        yield from walk(annotation)
+    for part in (*query.order_by, *(query.group_by if isinstance(query.group_by, tuple) else ())):
+        if hasattr(part, "resolve_expression"):
+            yield from walk(part)
+
+
+def subqueries_of(query: Query) -> Iterator[Query]:
+    """Yield the queries nested in a query, at any depth."""
+    for node in expressions_of(query):
+        inner = getattr(node, "query", None) if isinstance(node, Subquery) else None
+        if isinstance(node, Query):
+            inner = node
+        if inner is not None:
+            yield inner
+            yield from subqueries_of(inner)
+
+
+def _check_subquery(
+    inner: Query,
+    outer: Query,
+    outer_local: Mapping[str, str | None],
+    tables: Mapping[str, type[models.Model]],
+) -> None:
+    local = _colocated_aliases(inner, tables)
+    if all(key is None for key in local.values()):
+        return
+    for condition in _conjuncts(inner.where):
+        if isinstance(condition, lookups.Exact) and _is_key(condition.lhs, local):
+            if _is_key(condition.rhs, outer_local) or isinstance(condition.rhs, OuterRef):
+                return
+            if isinstance(condition.rhs, Param) and _bound_to(
+                condition.rhs, outer.where, outer_local
+            ):
+                return
+    if _is_key_list(inner, outer, local, outer_local):
+        return
+    raise DefinitionError(
+        "not-colocated",
+        f"has a subquery on {inner.model.__name__} whose rows may lie on another shard",
+        fix="tie it to the row by the shard key: filter(<key>=OuterRef('<key>'))",
+    )
+
+
+def _bound_to(param: Param, where: WhereNode, local: Mapping[str, str | None]) -> bool:
+    return any(
+        isinstance(condition, lookups.Exact)
+        and _is_key(condition.lhs, local)
+        and isinstance(condition.rhs, Param)
+        and condition.rhs.name == param.name
+        for condition in _conjuncts(where)
+    )
+
+
+def _is_key_list(
+    inner: Query,
+    outer: Query,
+    local: Mapping[str, str | None],
+    outer_local: Mapping[str, str | None],
+) -> bool:
+    """Is the subquery a list of shard keys that the outer shard key is looked for in?"""
+    selects_key = len(inner.select) == 1 and _is_key(inner.select[0], local)
+    if not selects_key or inner.annotation_select:
+        return False
+    return any(
+        isinstance(node, lookups.In) and node.rhs is inner and _is_key(node.lhs, outer_local)
+        for node in expressions_of(outer)
+    )
+
+
+def _check_windows(query: Query, local: Mapping[str, str | None]) -> None:
+    for node in expressions_of(query):
+        if not isinstance(node, Window):
+            continue
+        by = node.partition_by.get_source_expressions() if node.partition_by else []
+        if not any(_is_key(part, local) for part in by):
+            raise DefinitionError(
+                "window-across-shards",
+                "has a window whose rows lie on several shards",
+                fix="name the shard key in partition_by, or bind it by a required parameter",
+            )

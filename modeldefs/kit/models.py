@@ -1,0 +1,200 @@
+"""The models an author declares: documents, spread by a shard key, and reference models.
+
+A row's ``bucket`` is computed from its shard key whenever it is written, never given by a caller,
+so a stored bucket and a stored key cannot disagree. Text is stored under one collation whose order
+is code point order, which is also Python's: the dispatcher can merge what Postgres has sorted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+
+from django.db import models
+from django.db.models.base import ModelBase
+
+from modeldefs.kit.buckets import bucket_of
+from modeldefs.kit.errors import DefinitionError
+from modeldefs.kit.results import Single, Totals, is_tracing
+
+TEXT_COLLATION = "sp_text"
+_SHARD_OPTIONS = {"key", "version", "colocated_with"}
+
+M = TypeVar("M", bound=models.Model)
+
+
+@dataclass(frozen=True, slots=True)
+class ShardOptions:
+    """What ``class Shard`` of a model says."""
+
+    key: str | None  # attname of the field that places a row; None for reference models
+    version: int
+    reference: bool
+    colocated_with: str | None = None
+
+
+class BucketField(models.IntegerField):
+    """The bucket of a row, always that of its shard key."""
+
+    def pre_save(self, model_instance: models.Model, add: bool) -> int:
+        """Return the bucket of the instance's shard key, whatever the attribute said."""
+        options: ShardOptions = type(model_instance).shard  # type: ignore[attr-defined]
+        key_field = model_instance._meta.get_field(options.key or "pk")
+        while isinstance(key_field, models.ForeignKey):
+            key_field = key_field.target_field
+        value = key_field.to_python(getattr(model_instance, options.key or "pk"))
+        bucket = int(bucket_of(value))
+        setattr(model_instance, self.attname, bucket)
+        return bucket
+
+
+class DocumentQuerySet(models.QuerySet[M]):
+    """A QuerySet with the few words that endpoints need beyond Django's own."""
+
+    def given(self, **conditions: Any) -> DocumentQuerySet[M]:
+        """Filter by the conditions that were given: those that are None drop out.
+
+        A list condition matches any of its values.
+        """
+        chosen: dict[str, Any] = {}
+        for name, value in conditions.items():
+            if value is None:
+                continue
+            plural = isinstance(value, list | tuple) or getattr(value, "is_list", False)
+            chosen[f"{name}__in" if plural and not name.endswith("__in") else name] = value
+        return self.filter(**chosen)
+
+    def one(self) -> M | None:
+        """Return the only row, or None. In a traced read it stands for that row."""
+        if is_tracing():
+            return Single(self)  # type: ignore[return-value]
+        return self.order_by("pk").first()
+
+    def totals(self, **aggregates: Any) -> Any:
+        """Add up all rows: ``totals(people=count())``."""
+        if is_tracing():
+            return Totals(self, aggregates)
+        return self.aggregate(**aggregates)
+
+    def update(self, **changes: Any) -> int:
+        """Update rows in place; a shard key cannot be changed, because it places the row."""
+        options: ShardOptions | None = getattr(self.model, "shard", None)
+        key = options.key if options else None
+        if key is not None:
+            field = self.model._meta.get_field(key)
+            if {"bucket", field.attname, field.name} & set(changes):
+                raise DefinitionError(
+                    "shard-key-changed",
+                    f"update() of {self.model.__name__}.{field.name}, which places the row",
+                    fix="delete the row and create it with the new key",
+                )
+        return super().update(**changes)
+
+
+if TYPE_CHECKING:
+
+    class DocumentManager(models.Manager[M]):
+        """The manager of documents; its methods are those of DocumentQuerySet."""
+
+        def get_queryset(self) -> DocumentQuerySet[M]: ...
+        def given(self, **conditions: Any) -> DocumentQuerySet[M]: ...
+        def totals(self, **aggregates: Any) -> Any: ...
+        def filter(self, *args: Any, **kwargs: Any) -> DocumentQuerySet[M]: ...
+        def annotate(self, *args: Any, **kwargs: Any) -> DocumentQuerySet[M]: ...
+
+else:
+
+    class DocumentManager(models.Manager.from_queryset(DocumentQuerySet)):
+        """The manager of documents; its methods are those of DocumentQuerySet."""
+
+
+class ModelKind(ModelBase):
+    """Reads ``class Shard`` and gives every text column the cluster's collation."""
+
+    def __new__(  # noqa: D102
+        mcs, name: str, bases: tuple[type, ...], attrs: dict[str, Any], **kwargs: Any
+    ) -> type:
+        declared = attrs.pop("Shard", None)
+        meta = attrs.get("Meta")
+        abstract = bool(getattr(meta, "abstract", False))
+        if "bucket" in attrs and not (abstract and name == "Document"):
+            raise DefinitionError(
+                "reserved-name",
+                f"{name}.bucket is the name of the framework's own column",
+                fix="rename the field",
+            )
+        for value in attrs.values():
+            if isinstance(value, models.CharField | models.TextField) and not value.db_collation:
+                value.db_collation = TEXT_COLLATION
+        kind = super().__new__(mcs, name, bases, attrs, **kwargs)
+        if not abstract:
+            kind.shard = _shard_options(kind, declared)  # type: ignore[attr-defined]
+        return kind
+
+
+def _shard_options(model: Any, declared: Any) -> ShardOptions:
+    names = {n: v for n, v in vars(declared).items() if not n.startswith("_")} if declared else {}
+    _refuse_unknown(model, names)
+    if issubclass(model, Reference):
+        if "key" in names:
+            raise DefinitionError(
+                "reference-with-key",
+                f"{model.__name__} is a Reference and lies whole on every shard",
+                fix="drop `key`, or derive the model from Document",
+            )
+        return ShardOptions(None, int(names.get("version", 1)), reference=True)
+    if "key" not in names:
+        raise DefinitionError(
+            "no-shard-key",
+            f"{model.__name__} does not say which field places its rows",
+            fix="add `class Shard: key = \"<field>\"`, or derive it from Reference",
+        )
+    try:
+        field = model._meta.get_field(names["key"])
+    except Exception:
+        raise DefinitionError(
+            "no-shard-key",
+            f"{model.__name__} has no field {names['key']!r} for its shard key",
+            fix=f"name one of {', '.join(f.name for f in model._meta.concrete_fields)}",
+        ) from None
+    other = names.get("colocated_with")
+    return ShardOptions(
+        field.attname,
+        int(names.get("version", 1)),
+        reference=False,
+        colocated_with=other if isinstance(other, str) or other is None else other.__name__,
+    )
+
+
+def _refuse_unknown(model: Any, names: Iterable[str]) -> None:
+    unknown = sorted(set(names) - _SHARD_OPTIONS)
+    if unknown:
+        raise DefinitionError(
+            "unknown-shard-option",
+            f"{model.__name__}.Shard has {', '.join(unknown)}",
+            fix=f"use only {', '.join(sorted(_SHARD_OPTIONS))}",
+        )
+
+
+class Document(models.Model, metaclass=ModelKind):
+    """A model whose rows are spread over the shards by its shard key."""
+
+    shard: ClassVar[ShardOptions]
+    bucket = BucketField(editable=False)
+
+    objects = DocumentManager()
+
+    class Meta:
+        abstract = True
+
+
+class Reference(models.Model, metaclass=ModelKind):
+    """A model whose rows lie, all of them, on every shard: small, and joined to by many."""
+
+    shard: ClassVar[ShardOptions]
+
+    objects = DocumentManager()
+
+    class Meta:
+        abstract = True

@@ -1,0 +1,135 @@
+"""What is known of an endpoint before any request: its route and statements per parameter set.
+
+A plan is made from one trace. The catalog makes those of ordinary parameter sets at load time, so
+that a definition that cannot be served is refused before it serves; rarer sets are made on first
+use, by the same code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from django.core.exceptions import FieldError
+from django.db import models
+
+from modeldefs.kit.aggregates import GroupStatement, check_order, group_statement, totals_statement
+from modeldefs.kit.classify import Route, check_shape, model_of, route_of
+from modeldefs.kit.endpoints import Endpoint
+from modeldefs.kit.errors import DefinitionError
+from modeldefs.kit.statements import Column, Statement, page_statement
+from modeldefs.kit.tracing import Trace, trace
+
+Tables = Mapping[str, type[models.Model]]
+
+
+@dataclass(frozen=True, slots=True)
+class ReadPlan:
+    """How one endpoint is read with one set of present parameters."""
+
+    route: Route
+    first: Statement | None = None  # a page from its start
+    after: Statement | None = None  # a page behind a cursor
+    groups: GroupStatement | None = None
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """The members of one answered row or group."""
+        if self.groups is not None:
+            return self.groups.columns
+        if self.first is None:
+            return ()
+        return self.first.columns
+
+    @property
+    def slots(self) -> tuple[str, ...]:
+        """The parameters that the statement takes, without the framework's own."""
+        statement = self.groups or self.first
+        return statement.slots if statement is not None else ()
+
+
+def read_plan(endpoint: Endpoint[Any, Any], presence: frozenset[str], tables: Tables) -> ReadPlan:
+    """Trace a read with these parameters present and return its plan.
+
+    Raises:
+        DefinitionError: It cannot be answered correctly on several shards.
+    """
+    where = f"{endpoint.function.__module__}.{endpoint.name}"
+    shown = ", ".join(sorted(presence)) or "no parameter"
+    try:
+        traced = trace(endpoint, presence)
+        return _plan_of(traced, tables)
+    except DefinitionError as refusal:
+        raise refusal.at(f"{where} (given {shown})") from None
+    except FieldError as fault:
+        raise DefinitionError(
+            "unclear-type",
+            f"Django cannot tell a column or its type: {fault}",
+            fix="name existing fields, and say output_field= where texts and numbers mix",
+            where=f"{where} (given {shown})",
+        ) from fault
+
+
+def _plan_of(traced: Trace, tables: Tables) -> ReadPlan:
+    endpoint, queryset = traced.endpoint, traced.queryset
+    model = model_of(queryset.query)
+    if not hasattr(endpoint, "model"):
+        endpoint.model = model
+    if queryset._prefetch_related_lookups:  # noqa: SLF001
+        raise DefinitionError(
+            "prefetch", "the read uses prefetch_related()", fix="annotate, or ask a second endpoint"
+        )
+    check_shape(queryset.query)
+    queryset = _without_default_order(queryset)
+    route = route_of(queryset.query, tables)
+    if endpoint.kind == "aggregate":
+        return _aggregate_plan(traced, queryset, route)
+    if traced.totals is not None or queryset.query.group_by is not None:
+        raise DefinitionError(
+            "grouped-page", "groups rows", fix="declare it with @aggregate -> Groups[...]"
+        )
+    if traced.is_single != (endpoint.shape == "single"):
+        raise DefinitionError(
+            "result-of-another-kind",
+            "returns .one() but is annotated Page, or the other way round",
+            fix="annotate Model | None for .one(), Page[Model] for rows",
+        )
+    return ReadPlan(
+        route,
+        first=page_statement(queryset, endpoint.options.order, after=False),
+        after=None
+        if endpoint.shape == "single"
+        else page_statement(queryset, endpoint.options.order, after=True),
+    )
+
+
+def _aggregate_plan(traced: Trace, queryset: Any, route: Route) -> ReadPlan:
+    endpoint = traced.endpoint
+    if traced.totals is not None:
+        if endpoint.shape != "totals":
+            raise DefinitionError(
+                "result-of-another-kind",
+                "returns totals() but is annotated Groups",
+                fix="annotate int, or dict[str, int] for several totals",
+            )
+        statement = totals_statement(queryset, traced.totals, route)
+    else:
+        if endpoint.shape != "groups":
+            raise DefinitionError(
+                "result-of-another-kind",
+                "returns groups but is annotated as totals",
+                fix="annotate Groups[key, value]",
+            )
+        statement = group_statement(queryset, route)
+    check_order(endpoint.options.order, statement.columns)
+    return ReadPlan(route, groups=statement)
+
+
+def _without_default_order(queryset: Any) -> Any:
+    # Meta.ordering is a habit of the model, not the order of this endpoint, which is declared.
+    if queryset.query.default_ordering and not queryset.query.order_by:
+        chosen = queryset.all()
+        chosen.query.default_ordering = False
+        return chosen
+    return queryset

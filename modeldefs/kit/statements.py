@@ -1,0 +1,243 @@
+"""From a traced read to one prepared statement with numbered parameters.
+
+Django's SQL is kept as it is. Constants of the definition become literals, each symbol becomes one
+``$n`` however often it occurs, and every output column is cast to its wire form. Symbols and
+constants look the same to Postgres' planner in every place, so GROUP BY and index matching see
+equal expressions as equal.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from django.db import connections, models
+from django.db.models import F, Q
+from django.db.models.expressions import Expression
+from django.db.models.functions import Coalesce, Extract
+from django.db.models.functions.datetime import TruncBase
+from django.db.models.sql.query import Query
+from psycopg import sql as pgsql
+
+from modeldefs.kit.errors import DefinitionError
+from modeldefs.kit.tracing import Param, Slot
+from modeldefs.kit.wireforms import WireForm, form_of
+
+LIMIT_SLOT = "sp_limit"
+AFTER_SLOT = "sp_after_{0}"
+# A limit that no author writes: it marks the place of the real one in the SQL text.
+_LIMIT_MARK = 7_203_685_477
+_PLACEHOLDER = re.compile(r"%[s%]")
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One member of an answer's rows."""
+
+    name: str
+    form: WireForm
+    nullable: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """One column of an order, as the merge sees it."""
+
+    name: str
+    form: WireForm
+    descending: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """One prepared statement: its text, what fills its parameters, and what comes out."""
+
+    sql: str
+    slots: tuple[str, ...]
+    columns: tuple[Column, ...]
+    keys: tuple[Key, ...] = ()
+
+
+class _Cast(Expression):
+    """An expression in one of its wire form's two casts."""
+
+    def __init__(self, inner: Any, template: str, output: models.Field[Any, Any]) -> None:
+        super().__init__(output_field=output)
+        self.inner = inner
+        self.template = template
+
+    def get_source_expressions(self) -> list[Any]:
+        return [self.inner]
+
+    def set_source_expressions(self, exprs: Sequence[Any]) -> None:
+        (self.inner,) = exprs
+
+    def as_sql(self, compiler: Any, connection: Any, **context: Any) -> tuple[str, Any]:
+        inner, params = compiler.compile(self.inner)
+        # The template holds no "%" of its own; it is joined around SQL that may.
+        repeat = self.template.count("{0}")
+        return self.template.replace("{0}", inner), list(params) * repeat
+
+
+def number_parameters(text: str, params: Sequence[Any]) -> tuple[str, tuple[str, ...]]:
+    """Return SQL with ``$n`` for symbols and literals for constants, and the slots in order."""
+    slots: list[str] = []
+    values = iter(params)
+
+    def place(match: re.Match[str]) -> str:
+        if match.group() == "%%":
+            return "%"
+        value = next(values)
+        if isinstance(value, Slot):
+            if value.name not in slots:
+                slots.append(value.name)
+            return f"${slots.index(value.name) + 1}"
+        return pgsql.Literal(value).as_string(None)
+
+    return _PLACEHOLDER.sub(place, text), tuple(slots)
+
+
+def compile_query(query: Query, *, aliases: bool = False) -> tuple[str, tuple[Any, ...]]:
+    """Return Django's own SQL for Postgres, with slots among the parameters."""
+    compiler = query.get_compiler(connection=connections["default"])
+    text, params = compiler.as_sql(with_col_aliases=aliases)
+    return text, tuple(params)
+
+
+def output_columns(queryset: Any) -> tuple[Column, ...]:
+    """Return what one row of a queryset has, in order: fields by attname, then annotations."""
+    query: Query = queryset.query
+    annotations = query.annotation_select
+    names: list[str]
+    if query.values_select or (query.default_cols is False and not query.select):
+        chosen = list(query.selected or ()) if query.selected is not None else []
+        names = chosen or [*query.values_select, *annotations]
+    else:
+        names = [f.attname for f in query.get_meta().concrete_fields if f.attname != "bucket"]
+        names += list(annotations)
+    return tuple(_column(query, name) for name in names if name != "bucket")
+
+
+def _column(query: Query, name: str) -> Column:
+    if name in query.annotations:
+        annotation = query.annotations[name]
+        return Column(name, form_of(annotation.output_field), not _is_never_null(annotation))
+    path = query.names_to_path(name.split("__"), query.get_meta(), fail_on_missing=True)
+    field: Any = path[1]
+    crosses = "__" in name
+    return Column(name, form_of(field), bool(field.null) or crosses)
+
+
+def _is_never_null(expression: Any) -> bool:
+    if isinstance(expression, Coalesce):
+        return _is_never_null(expression.get_source_expressions()[-1])
+    if isinstance(expression, models.Value):
+        return expression.value is not None
+    if isinstance(expression, models.Count | models.Exists):
+        return True
+    if isinstance(expression, models.expressions.Col):
+        return not expression.target.null and _is_base(expression)
+    if isinstance(expression, Extract | TruncBase):
+        return all(_is_never_null(part) for part in expression.get_source_expressions() if part)
+    return False
+
+
+def _is_base(column: Any) -> bool:
+    # A column of an outer-joined table is NULL where nothing was joined, whatever its field says.
+    return str(column.alias) == str(column.target.model._meta.db_table)
+
+
+def order_keys(queryset: Any, order: Sequence[str]) -> tuple[Key, ...]:
+    """Return the order of a page: the declared names, then the primary key to make it total.
+
+    Raises:
+        DefinitionError: A name is unknown or may be NULL, or the read orders by itself.
+    """
+    query: Query = queryset.query
+    if query.order_by or query.extra_order_by:
+        raise DefinitionError(
+            "order-in-query",
+            "the read calls order_by()",
+            fix="declare it: @query(order=\"-created,id\")",
+        )
+    pk = query.get_meta().pk.attname
+    names = list(order)
+    if pk not in {name.lstrip("-") for name in names}:
+        names.append(f"-{pk}" if names and all(n.startswith("-") for n in names) else pk)
+    return tuple(_order_key(query, name) for name in names)
+
+
+def _order_key(query: Query, name: str) -> Key:
+    plain = name.removeprefix("-")
+    if plain not in query.annotations and plain not in {
+        f.attname for f in query.get_meta().concrete_fields
+    }:
+        raise DefinitionError(
+            "unknown-order",
+            f"is ordered by {plain!r}, which is neither a field nor an annotation",
+            fix="name a field of the model by its column attribute, or annotate it",
+        )
+    column = _column(query, plain)
+    if column.nullable:
+        raise DefinitionError(
+            "nullable-order",
+            f"is ordered by {plain!r}, which may be NULL: rows would be lost between pages",
+            fix=f"annotate(sort=Coalesce({plain!r}, Value(...))) and order by it, or make the "
+            "field NOT NULL",
+        )
+    if column.form.name in ("json", "binary", "duration"):
+        raise DefinitionError(
+            "unsortable-order", f"is ordered by {plain!r} of type {column.form.name}",
+            fix="order by a scalar column",
+        )
+    return Key(plain, column.form, name.startswith("-"))
+
+
+def _after(keys: Sequence[Key]) -> Q:
+    """Return the rows behind a position: keyset paging for mixed directions."""
+    condition = Q()
+    for place in reversed(range(len(keys))):
+        key = keys[place]
+        bound = Param(AFTER_SLOT.format(place), key.form.pg_type)
+        side = "lt" if key.descending else "gt"
+        ahead = Q(**{f"{key.name}__{side}": bound})
+        if place == len(keys) - 1:
+            condition = ahead
+        else:
+            # The first comparison repeats what follows, but an index on the column can use it.
+            condition = Q(**{f"{key.name}__{side}e": bound}) & (ahead | condition)
+    return condition
+
+
+def page_statement(queryset: Any, order: Sequence[str], *, after: bool) -> Statement:
+    """Return the statement of one page: rows in order, from the start or behind a position."""
+    columns = output_columns(queryset)
+    keys = order_keys(queryset, order)
+    chosen = queryset.filter(_after(keys)) if after else queryset
+    chosen = chosen.order_by(
+        *(F(key.name).desc() if key.descending else F(key.name).asc() for key in keys)
+    )
+    outputs = {
+        f"sp_{n}": _cast(queryset, column.name, column.form.wire)
+        for n, column in enumerate(columns)
+    }
+    places = {
+        f"sp_k{n}": _cast(queryset, key.name, key.form.key) for n, key in enumerate(keys)
+    }
+    chosen = chosen.annotate(**outputs, **places).values_list(*outputs, *places)
+    query = chosen.query.clone()
+    query.set_limits(0, _LIMIT_MARK)
+    text, params = compile_query(query)
+    head, mark, tail = text.rpartition(f" LIMIT {_LIMIT_MARK}")
+    if not mark or tail.strip():
+        raise DefinitionError("unpageable", "Django put no LIMIT at the end of the SQL")
+    numbered, slots = number_parameters(head, params)
+    return Statement(
+        f"{numbered} LIMIT ${len(slots) + 1}::bigint", (*slots, LIMIT_SLOT), columns, keys
+    )
+
+
+def _cast(queryset: Any, name: str, template: str) -> _Cast:
+    return _Cast(F(name), template, models.TextField())
