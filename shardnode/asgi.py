@@ -1,0 +1,11 @@
+"""ASGI entry of a shard node: what the worker does not answer itself goes to Django here."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "shardnode.settings")
+
+from django.core.asgi import get_asgi_application  # noqa: E402 - settings are named first
+
+application = get_asgi_application()
