@@ -104,12 +104,12 @@ def _default(field: models.Field[Any, Any]) -> str | None:
 
 def _column(field: models.Field[Any, Any]) -> Column:
     target = _target(field)
-    kind = next((kind for type_, kind in _KINDS if isinstance(target, type_)), "other")
+    kinds: list[ColumnKind] = [kind for type_, kind in _KINDS if isinstance(target, type_)]
     bits = next((bits for type_, bits in _INTEGER_BITS if isinstance(target, type_)), 64)
     low = 0 if "Positive" in type(target).__name__ else -(2 ** (bits - 1))
     return Column(
-        name=field.column,
-        kind=kind,
+        name=str(field.column),
+        kind=kinds[0] if kinds else "other",
         nullable=bool(field.null),
         default=_default(field),
         low=low,

@@ -131,11 +131,11 @@ def _field(text: str) -> str:
 def _by_chance() -> list[_Country]:
     # Quoted once here, so that a row costs a few table look-ups and one join.
     ready = [
-        _Country(
-            country.weight,
-            _field(country.name),
-            *(tuple(map(_field, words)) for words in country[2:5]),
-            streets=tuple(country.streets),
+        country._replace(
+            name=_field(country.name),
+            cities=tuple(map(_field, country.cities)),
+            first=tuple(map(_field, country.first)),
+            last=tuple(map(_field, country.last)),
         )
         for country in _COUNTRIES
     ]
