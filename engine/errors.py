@@ -6,7 +6,8 @@ EngineError
 ├── AccountMissing       root needs an unprivileged account for Postgres and found none
 ├── ForeignFolder        RUN_DIR names a folder with somebody else's files
 ├── PortTaken            a port that was asked for by number is in use
-└── StartFailed          a process ended, or did not answer, before it was ready
+├── StartFailed          a process ended, or did not answer, before it was ready
+└── StopFailed           the supervisor was asked to stop and did not
 
 Every message says what to do next; none carries a secret.
 """
@@ -40,3 +41,7 @@ class PortTaken(EngineError):
 
 class StartFailed(EngineError):
     """A process ended, or did not answer in time, before it was ready."""
+
+
+class StopFailed(EngineError):
+    """The supervisor was asked to stop and still runs: look at its output, then kill it."""

@@ -183,7 +183,7 @@ class EmbeddedPostgres:
     def stop(self) -> None:
         """Stop the server cleanly, whoever started it; nothing happens if none runs."""
         if self._child is not None:
-            stop([self._child])
+            stop([[self._child]])
             self._child = None
         self._stop_leftover()
 

@@ -60,6 +60,7 @@ class Child:
         self.log = log
         self._mark = mark
         self._process: subprocess.Popen[bytes] | None = None
+        self._group_gone = False
         self.started_at = 0.0
         self.log_from = 0  # where this run's output begins in the log
 
@@ -100,6 +101,7 @@ class Child:
                 start_new_session=True,
                 preexec_fn=_die_with(os.getpid(), spec.stop_signal),
             )
+        self._group_gone = False
         self.started_at = time.monotonic()
 
     def log_tail(self) -> str:
@@ -115,24 +117,23 @@ class Child:
         if self.is_running() and self._process is not None:
             self._process.send_signal(self.spec.stop_signal)
 
-    def wait_until_stopped(self, *, timeout_s: float) -> bool:
+    def wait_until_stopped(self, *, hurry: Callable[[], bool]) -> bool:
         """Wait for the process to end, kill its group when it does not; tell if it was clean."""
-        clean = True
-        if self._process is not None:
-            try:
-                self._process.wait(timeout=timeout_s)
-            except subprocess.TimeoutExpired:
-                clean = False
+        deadline = time.monotonic() + self.spec.stop_timeout_s
+        while self.is_running() and time.monotonic() < deadline and not hurry():
+            time.sleep(POLL_S)
+        clean = not self.is_running()
         self.kill_group()
         return clean
 
     def kill_group(self) -> None:
         """Kill the process and whatever of its group outlived it."""
-        if self._process is None:
+        if self._process is None or self._group_gone:
             return
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
+        self._group_gone = True  # its number may be another group's by the next call
 
 
 def wait_until_ready(child: Child, *, check: Callable[[], None] = lambda: None) -> None:
@@ -165,18 +166,20 @@ def wait_until_ready(child: Child, *, check: Callable[[], None] = lambda: None) 
         time.sleep(POLL_S)
 
 
-def stop(children: Sequence[Child], *, patience: Callable[[], float] = lambda: 1.0) -> list[str]:
-    """Stop children one after the other, last first; return the names that had to be killed.
+def stop(
+    waves: Sequence[Sequence[Child]], *, hurry: Callable[[], bool] = lambda: False
+) -> list[str]:
+    """Stop children wave by wave, last first; return the names that had to be killed.
 
     Args:
-        children: In the order they were started.
-        patience: Factor on each stop timeout, asked anew for each child; 0 = kill at once.
+        waves: In the order they were started; those of one wave stop side by side.
+        hurry: Asked repeatedly; once true, whatever still runs is killed.
     """
     killed = []
-    for child in reversed(children):
-        child.ask_to_stop()
-        if not child.wait_until_stopped(timeout_s=child.spec.stop_timeout_s * patience()):
-            killed.append(child.spec.name)
+    for wave in reversed(waves):
+        for child in wave:
+            child.ask_to_stop()
+        killed += [c.spec.name for c in wave if not c.wait_until_stopped(hurry=hurry)]
     return killed
 
 

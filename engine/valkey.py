@@ -90,5 +90,5 @@ class EmbeddedValkey:
     def stop(self) -> None:
         """Stop the server if ``start`` started it."""
         if self._child is not None:
-            stop([self._child])
+            stop([[self._child]])
             self._child = None

@@ -1,0 +1,1 @@
+"""Tests on whole processes: started, crashed, killed, stopped."""
