@@ -192,7 +192,7 @@ def flights_with_maker(*, tailnum: list[str]) -> Page[Flight]:
     """The flights of several planes, each with who made its plane, the model and its seats."""
     flights = Flight.objects.filter(tailnum__in=tailnum)
     return flights.annotate(
-        manufacturer=Coalesce("plane__manufacturer", Value("unknown")),
+        manufacturer=Coalesce("plane__manufacturer", Value("unknown", models.TextField())),
         model=F("plane__model"),
         seats=F("plane__seats"),
     )
@@ -236,7 +236,7 @@ def long_haul(*, miles: int, without_carrier: str | None = None) -> Page[Flight]
     if without_carrier is not None:
         flights = flights.exclude(carrier=without_carrier)
     return flights.annotate(
-        route=Concat("origin", Value("-"), "dest"),
+        route=Concat("origin", Value("-", models.TextField()), "dest"),
         destination_name=Coalesce("destination__name", "dest"),
     )
 
@@ -314,7 +314,8 @@ def slowest_day(*, origin: str | None = None) -> Groups[tuple[int, int], float |
 @aggregate(order="-flights", top=10)
 def top_destinations(*, month: int | None = None, origin: str | None = None) -> Groups[str, int]:
     """The ten airports most flown to."""
-    return Flight.objects.given(month=month, origin=origin).values("dest").annotate(flights=count())
+    flights = Flight.objects.given(month=month, origin=origin)
+    return flights.values("dest").annotate(flights=count())
 
 
 @aggregate

@@ -66,7 +66,7 @@ def read_plan(endpoint: Endpoint[Any, Any], presence: frozenset[str], tables: Ta
         raise DefinitionError(
             "unclear-type",
             f"Django cannot tell a column or its type: {fault}",
-            fix="name existing fields, and say output_field= where texts and numbers mix",
+            fix='name existing fields, and say the type where they mix: Value("x", models.TextField())',
             where=f"{where} (given {shown})",
         ) from fault
 
