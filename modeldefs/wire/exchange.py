@@ -1,0 +1,132 @@
+"""One request given to the hot handler and its one reply; and what an upgrade makes of both.
+
+A reply is rendered whole, and refused whole if it is no HTTP: nothing half written is ever sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, MutableSet
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE
+
+from modeldefs.wire.http1 import Cancel, Headers, HttpReply
+from modeldefs.wire.problems import STANDARD_PROBLEMS, Internal, problem_body, problem_headers
+from modeldefs.wire.request_reader import ReadRequest
+
+logger = logging.getLogger(__name__)
+
+
+def reply_bytes(
+    reply: HttpReply, *, default_headers: Headers, head_only: bool, keep_alive: bool
+) -> bytes:
+    """Return the bytes of a reply.
+
+    Raises:
+        ValueError: A header has a line break, or the status is not a final one.
+    """
+    headers = default_headers + reply.headers
+    parts = [STATUS_LINE.get(reply.status, b"")]
+    for name, value in headers:
+        parts += (name, b": ", value, b"\r\n")
+    head = b"".join(parts)
+    lines = len(headers) + 1
+    # A line break in a value would let whoever chose it write headers of its own.
+    if head.count(b"\n") != lines or head.count(b"\r") != lines or reply.status < 200:
+        raise ValueError("a reply's header has a line break, or its status is not a final one")
+    close = b"" if keep_alive else b"connection: close\r\n"
+    if reply.status in (204, 304):
+        return b"%b%b\r\n" % (head, close)
+    body = b"" if head_only else reply.body
+    return b"%bcontent-length: %d\r\n%b\r\n%b" % (head, len(reply.body), close, body)
+
+
+def plain_problem(code: str) -> HttpReply:
+    """Return the problem of this code, for when the handler itself fails to."""
+    problem = STANDARD_PROBLEMS.get(code, Internal)()
+    headers = [(name.encode(), value.encode()) for name, value in problem_headers(problem)]
+    return HttpReply(problem.status, problem_body(problem), headers)
+
+
+class Exchange:
+    """One request that the handler was given, and its one reply."""
+
+    __slots__ = ("_finish", "cancel", "replied", "request")
+
+    def __init__(
+        self, request: ReadRequest, finish: Callable[[Exchange, HttpReply], None]
+    ) -> None:
+        self._finish = finish
+        self.request = request
+        self.replied = False
+        self.cancel: Cancel | None = None
+
+    def reply(self, reply: HttpReply) -> None:
+        """Give the reply; a second one is a fault of the handler, logged and dropped."""
+        if self.replied:
+            logger.error("http.replied_twice", extra={"path": self.request.path})
+            return
+        self.replied = True
+        self.cancel = None
+        self._finish(self, reply)
+
+    def abandon(self) -> None:
+        """Tell the handler that the client has gone."""
+        cancel, self.cancel = self.cancel, None
+        if cancel is None or self.replied:
+            return
+        try:
+            cancel()
+        except Exception:
+            logger.exception("http.cancel_failed", extra={"path": self.request.path})
+
+
+class Upgraded(asyncio.Protocol):
+    """A connection that was taken over; the worker still waits for it to end when it stops."""
+
+    def __init__(self, inner: asyncio.Protocol, connections: MutableSet[Any]) -> None:
+        self._inner = inner
+        self._connections = connections
+        self._transport: asyncio.Transport | None = None
+
+    def take_over(self, transport: asyncio.Transport) -> None:
+        """Hand the connection to the new protocol."""
+        self._transport = transport
+        self._connections.add(self)
+        transport.set_protocol(self)
+        try:
+            self._inner.connection_made(transport)
+        except Exception:
+            logger.exception("http.upgrade_failed")
+            transport.abort()
+
+    def shutdown(self) -> None:
+        """Ask the new protocol to end, when the worker stops."""
+        shutdown = getattr(self._inner, "shutdown", None)
+        if shutdown is not None:
+            shutdown()
+        elif self._transport is not None:
+            self._transport.close()
+
+    def data_received(self, data: bytes) -> None:
+        """Pass on."""
+        self._inner.data_received(data)
+
+    def eof_received(self) -> bool | None:
+        """Pass on."""
+        return self._inner.eof_received()
+
+    def pause_writing(self) -> None:
+        """Pass on."""
+        self._inner.pause_writing()
+
+    def resume_writing(self) -> None:
+        """Pass on."""
+        self._inner.resume_writing()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Pass on; the worker need not wait any more."""
+        self._connections.discard(self)
+        self._inner.connection_lost(exc)

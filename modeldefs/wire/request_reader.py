@@ -1,0 +1,283 @@
+"""From the bytes of a connection to whole, well-formed, bounded HTTP/1 requests.
+
+llhttp parses; this adds what it leaves open and what smuggling lives on: exactly one Host that is
+one, no second reading of where a body ends, a request target of this host, every size bounded. The
+first breach makes the reader deaf for good: bytes after it cannot be told apart any more.
+
+Sans-IO: bytes in, calls to a sink out; nothing raises.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import httptools
+
+from modeldefs.wire.http1 import HttpLimits, HttpRequest
+
+logger = logging.getLogger(__name__)
+
+IDLE, HEAD, BODY = range(3)
+
+# Two names that WSGI and ASGI frameworks would read as one: a proxy may have checked the other.
+_UNSAFE_NAME = b"_"
+_WATCHED = frozenset((b"host", b"content-length", b"transfer-encoding", b"expect"))
+_HOST = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+;=%-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
+_VERSION_BYTES = len(b"  HTTP/1.1")
+
+
+@dataclass(slots=True)
+class ReadRequest(HttpRequest):
+    """A request with what the protocol must know to reply to it."""
+
+    version: str
+    keep_alive: bool
+    upgrade: bool
+
+
+class Sink(Protocol):
+    """Where a reader puts what it read, in order."""
+
+    def on_request(self, request: ReadRequest) -> None:
+        """Take a whole request."""
+
+    def on_expect(self) -> None:
+        """The body of the request being read is only sent after ``100 Continue``."""
+
+    def on_refusal(self, code: str) -> None:
+        """Take the end: after the requests before it, refuse with this problem and close."""
+
+
+class RequestReader:
+    """Reads the requests of one connection."""
+
+    __slots__ = (
+        "_body",
+        "_body_bytes_max",
+        "_body_max",
+        "_body_size",
+        "_chunked",
+        "_expect",
+        "_head_size",
+        "_header_count",
+        "_headers",
+        "_host",
+        "_keep_alive",
+        "_length",
+        "_limits",
+        "_parser",
+        "_path",
+        "_query",
+        "_quiet",
+        "_sink",
+        "_trusted_host",
+        "_upgrade",
+        "_url",
+        "client_host",
+        "deaf",
+        "number",
+        "state",
+    )
+
+    def __init__(
+        self, *, limits: HttpLimits, body_bytes_max: Callable[[bytes], int], sink: Sink
+    ) -> None:
+        self.client_host = ""
+        self.state = IDLE
+        self.number = 0  # of requests begun
+        self.deaf = False
+        self._limits = limits
+        self._body_bytes_max = body_bytes_max
+        self._sink = sink
+        self._parser = httptools.HttpRequestParser(self)
+        # What follows `Connection: close` is not looked at, so it need not be an error.
+        self._parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        self._trusted_host = b""
+        self._reset()
+
+    @property
+    def body_bytes_read(self) -> int:
+        """How much of the body of the request being read has come."""
+        return self._body_size
+
+    def feed(self, data: bytes) -> int | None:
+        """Read these bytes; the position behind an upgrade request in them, else None."""
+        if self.deaf:
+            return None
+        number, progress = self.number, self._progress()
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            return int(upgrade.args[0])
+        except httptools.HttpParserCallbackError:
+            logger.exception("http.reader_failed")
+            self.refuse("internal")
+        except httptools.HttpParserError:
+            self.refuse("invalid-request")
+        if self.state != IDLE and number == self.number and progress == self._progress():
+            # Part of one header, trailer or length line, which only the parser sees growing.
+            self._quiet += len(data)
+            if self._quiet > self._limits.header_bytes_max:
+                self.refuse("header-too-large")
+        return None
+
+    def refuse(self, code: str) -> None:
+        """End reading over a breach, or over time."""
+        if not self.deaf:
+            self.deaf = True
+            self.state = IDLE
+            self._sink.on_refusal(code)
+
+    # Callbacks of the parser
+
+    def on_message_begin(self) -> None:
+        """Begin a request."""
+        self.number += 1
+        self.state = HEAD
+        self._reset()
+
+    def on_url(self, url: bytes) -> None:
+        """Take a part of the request target."""
+        if self.deaf:
+            return
+        self._url += url
+        if len(self._url) > self._limits.request_line_bytes_max:
+            self.refuse("uri-too-long")
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a header, or a trailer, which is only counted."""
+        if self.deaf:
+            return
+        self._head_size += len(name) + len(value) + 4
+        self._header_count += 1
+        limits = self._limits
+        if (
+            self._head_size > limits.header_bytes_max
+            or self._header_count > limits.header_count_max
+        ):
+            self.refuse("header-too-large")
+        elif self.state == HEAD:
+            name = name.lower()
+            if _UNSAFE_NAME in name or (name in _WATCHED and not self._watch(name, value)):
+                self.refuse("invalid-request")
+            self._headers.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        """Check the head as a whole."""
+        if self.deaf:
+            return
+        self.state = BODY
+        parser = self._parser
+        self._keep_alive = parser.get_http_version() == "1.1" and parser.should_keep_alive()
+        self._upgrade = parser.should_upgrade()
+        code = self._breach(parser.get_method(), parser.get_http_version())
+        if code:
+            self.refuse(code)
+            return
+        if self._length or self._chunked:
+            self._body_max = self._body_bytes_max(self._path)
+            if self._length > self._body_max:
+                self.refuse("body-too-large")
+            elif self._expect:
+                self._sink.on_expect()
+
+    def on_body(self, body: bytes) -> None:
+        """Take a part of the body."""
+        if self.deaf:
+            return
+        self._body_size += len(body)
+        if self._body_size > self._body_max:
+            self.refuse("body-too-large")
+        else:
+            self._body.append(body)
+
+    def on_message_complete(self) -> None:
+        """Hand out the request."""
+        if self.deaf:
+            return
+        self.state = IDLE
+        self.deaf = not self._keep_alive
+        parser = self._parser
+        body = self._body
+        self._sink.on_request(
+            ReadRequest(
+                parser.get_method(),
+                self._path,
+                self._query,
+                self._headers,
+                b"".join(body) if body else b"",
+                self.client_host,
+                parser.get_http_version(),
+                self._keep_alive,
+                self._upgrade,
+            )
+        )
+
+    # Inside
+
+    def _reset(self) -> None:
+        self._url = self._path = self._query = b""
+        self._headers: list[tuple[bytes, bytes]] = []
+        self._head_size = self._header_count = self._quiet = 0
+        self._host: bytes | None = None
+        self._length = -1
+        self._chunked = self._expect = self._upgrade = self._keep_alive = False
+        self._body: list[bytes] = []
+        self._body_size = 0
+        self._body_max = 0
+
+    def _progress(self) -> int:
+        return len(self._url) + self._head_size + self._body_size
+
+    def _watch(self, name: bytes, value: bytes) -> bool:
+        if name == b"host":
+            first, self._host = self._host is None, value
+            return first
+        if name == b"content-length":
+            first, self._length = self._length < 0, int(value)
+            return first
+        if name == b"transfer-encoding":
+            first, self._chunked = not self._chunked, True
+            return first and value.lower() == b"chunked"
+        self._expect = True
+        return value.lower() == b"100-continue"
+
+    def _breach(self, method: bytes, version: str) -> str:
+        if version != "1.1" and (version != "1.0" or self._chunked):
+            return "invalid-request"
+        url = self._url
+        if len(method) + len(url) + _VERSION_BYTES > self._limits.request_line_bytes_max:
+            return "uri-too-long"
+        if not self._is_host(version) or not url.isascii() or b"#" in url:
+            return "invalid-request"
+        if not url.startswith(b"/"):
+            url = self._origin_form(url)
+        # A body behind an upgrade request would be read as the new protocol, or as a request.
+        if not url or (self._upgrade and (self._length > 0 or self._chunked)):
+            return "invalid-request"
+        self._path, _, self._query = url.partition(b"?")
+        return ""
+
+    def _is_host(self, version: str) -> bool:
+        host = self._host
+        if host is None:
+            return version == "1.0"
+        if host != self._trusted_host:
+            if not _HOST.fullmatch(host):
+                return False
+            self._trusted_host = host
+        return True
+
+    def _origin_form(self, url: bytes) -> bytes:
+        """Return the target without this host before it; empty if it is anything else."""
+        scheme, separator, rest = url.partition(b"://")
+        if not separator or scheme.lower() not in (b"http", b"https") or self._host is None:
+            return b""
+        end = min((at for at in (rest.find(b"/"), rest.find(b"?")) if at >= 0), default=len(rest))
+        if rest[:end].lower() != self._host.lower():
+            return b""
+        return rest[end:] if rest[end : end + 1] == b"/" else b"/" + rest[end:]
