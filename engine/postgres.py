@@ -40,7 +40,7 @@ PROCESS = "postgres"
 SOCKET_PATH_BYTES_MAX = 107
 LEFTOVER_TIMEOUT_S = 60.0
 STATE_FOLDER = Path("/var/lib/shardpoint")  # root only, when the account cannot reach RUN_DIR
-PASSING = ("pre-existing shared memory block", 'lock file "postmaster.pid" already exists')
+PASSING = ("pre-existing shared memory block", "already exists", "Address already in use")
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +125,8 @@ class EmbeddedPostgres:
 
     def running_pid(self) -> int | None:
         """Return the postmaster's pid if a server runs on our data, whoever started it."""
+        if self._child is not None:
+            self._child.is_running()  # reaps it, if it was ours and ended
         return _postmaster(self._home() / "data")
 
     def is_ready(self) -> bool:
@@ -259,7 +261,7 @@ class EmbeddedPostgres:
         data = self._home() / "data"
         pid = _postmaster(data)
         if pid is None:
-            _remove_stale_pid_file(data)
+            _remove_stale_files(data, sockets=self._home() / "s")
             return
         deadline = time.monotonic() + LEFTOVER_TIMEOUT_S
         with contextlib.suppress(ProcessLookupError):
@@ -294,12 +296,19 @@ def _command_line(pid: int) -> str:
     return shown.stdout
 
 
-def _remove_stale_pid_file(data: Path) -> None:
-    """Remove a pid file whose number now belongs to another program: Postgres would refuse."""
+def _remove_stale_files(data: Path, *, sockets: Path) -> None:
+    """Remove what a dead server left and a new one would trip over.
+
+    A pid file is removed only if its number now belongs to another program; otherwise Postgres
+    itself judges it. That the dead server's children may still be at work is told by the shared
+    memory they hold, not by this file.
+    """
     path = data / "postmaster.pid"
-    with contextlib.suppress(FileNotFoundError, ValueError, ProcessLookupError):
+    with contextlib.suppress(FileNotFoundError, ValueError, ProcessLookupError, PermissionError):
         os.kill(int(path.read_text().split("\n", 1)[0]), 0)
         path.unlink()
+    for left in sockets.glob(".s.PGSQL.*"):
+        left.unlink(missing_ok=True)
 
 
 def _own(folder: Path, account: ServerAccount | None) -> None:

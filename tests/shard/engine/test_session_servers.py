@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import closing
 
 import psycopg
+import pytest
 import redis
 
 from engine.databases import PostgresServer
@@ -30,3 +32,13 @@ def test_the_broker_keeps_nothing_on_disk(redis_url: str) -> None:
         kept = (client.get("answer"), client.config_get("save"), client.config_get("appendonly"))
 
     assert kept == (b"42", {"save": ""}, {"appendonly": "no"})
+
+
+def test_the_broker_needs_its_password(redis_url: str) -> None:
+    """Being on the same machine does not open the broker."""
+    without = re.sub(r"//.*@", "//", redis_url)
+    with (
+        closing(redis.Redis.from_url(without)) as client,
+        pytest.raises(redis.AuthenticationError),
+    ):
+        client.ping()
