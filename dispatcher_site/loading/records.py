@@ -13,7 +13,6 @@ import re
 from collections.abc import Iterable, Iterator
 
 QUOTE = b'"'
-RECORD_BYTES_MAX = 1_000_000
 
 # Possessive: a long malformed record must not make the match go back over it again and again.
 _FIELD = rb'(?:"(?:[^"]++|"")*+"|[^",]*+)'
@@ -29,6 +28,17 @@ class BadRecord(ValueError):
 def is_well_formed(record: bytes) -> bool:
     """Is every field of the record, given without its line end, quoted whole or not at all?"""
     return _RECORD.fullmatch(record) is not None
+
+
+def record_pattern(fields: int, *, capture: int) -> re.Pattern[bytes]:
+    """Return what matches a well-formed record of so many fields.
+
+    Its two groups are the inside of the captured field if it is quoted, else the field.
+    """
+    captured = rb'(?:"((?:[^"]++|"")*+)"|([^",]*+))'
+    parts = [_FIELD] * fields
+    parts[capture] = captured
+    return re.compile(b",".join(parts))
 
 
 def fields_of(record: bytes) -> list[bytes | None]:
@@ -85,12 +95,9 @@ def records_of(data: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def _joined(lines: list[bytes], at: int) -> tuple[bytes, int]:
-    quotes, size = 0, 0
+    quotes = 0
     for end in range(at, len(lines)):
         quotes += lines[end].count(QUOTE)
-        size += len(lines[end]) + 1
-        if size > RECORD_BYTES_MAX:
-            break
         if quotes % 2 == 0:
             record = b"\n".join(lines[at : end + 1])
             if not is_well_formed(record.removesuffix(b"\r")):

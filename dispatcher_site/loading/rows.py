@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from binascii import crc_hqx
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Protocol
 from uuid import UUID
 
@@ -20,7 +20,13 @@ import msgspec
 
 from dispatcher_site.loading.blocks import Block
 from dispatcher_site.loading.columns import Column, KeyKind, Mapping
-from dispatcher_site.loading.records import BadRecord, fields_of, records_of, write_record
+from dispatcher_site.loading.records import (
+    BadRecord,
+    fields_of,
+    record_pattern,
+    records_of,
+    write_record,
+)
 from modeldefs.kit.buckets import BUCKET_COUNT
 
 NO_BUCKET = -1  # of rows of reference models, which lie on every shard
@@ -115,6 +121,8 @@ class CsvReader:
         self.mapping = mapping
         self._commas = len(mapping.columns) - 1
         self._at = mapping.key_index
+        self._pattern = record_pattern(len(mapping.columns), capture=self._at or 0)
+        self._texts = [at for at, column in enumerate(mapping.columns) if column.empty_is_text]
         self._plain_keys = None
         if self._at is not None:
             self._plain_keys = _PLAIN_KEYS.get(mapping.shape.key_kind)
@@ -133,38 +141,103 @@ class CsvReader:
         fields = fields_of(record)
         if len(fields) != self._commas + 1:
             raise BadRecord(f"has {len(fields)} fields, not {self._commas + 1}")
+        bucket = _key_bucket(self.mapping, fields)
+        for at in self._empty_texts(fields):
+            fields[at] = b""
         text = record
-        if b"\r" in record or record == b"\\.":
-            # Postgres takes neither outside quotes.
+        if b"\r" in record or record == b"\\." or b"" in fields:
+            # Postgres takes the first two inside quotes only; an empty text must be quoted.
             text = write_record(fields)[:-1]
-        return Row(line, _key_bucket(self.mapping, fields), text, record)
+        return Row(line, bucket, text, record)
+
+    def _empty_texts(self, fields: Sequence[bytes | None]) -> list[int]:
+        return [at for at in self._texts if not fields[at]]
+
+    def _explicit(self, lines: list[bytes], data: bytes) -> list[bytes]:
+        """Quote the empty texts of columns that are never NULL: sent bare, they would be NULL."""
+        empty = b",," in data or b",\n" in data or b"\n," in data or data[:1] == b","
+        if not self._texts or not empty:
+            return lines
+        return [
+            self._quoted_texts(line)
+            if b",," in line or line[:1] == b"," or line[-1:] == b","
+            else line
+            for line in lines
+        ]
+
+    def _quoted_texts(self, line: bytes) -> bytes:
+        fields = fields_of(line)
+        empty = self._empty_texts(fields)
+        if not empty:
+            return line
+        for at in empty:
+            fields[at] = b""
+        return write_record(fields)[:-1]
 
     def plain_rows(self, block: Block) -> PlainRows | None:
         """Return the block's lines with their buckets, or None if it must be read with care."""
-        data = block.data
-        if b'"' in data or b"\0" in data:
+        data = block.data.replace(b"\r\n", b"\n") if b"\r\n" in block.data else block.data
+        strange = b"\0" in data or b"\r" in data or b"\\.\n" in data
+        if strange or b"\n\n" in data or data[:1] == b"\n" or not _is_utf8(data):
             return None
-        if b"\r" in data:
-            data = data.replace(b"\r\n", b"\n")
+        if b'"' in data:
+            # A line end inside quotes is data: here it may not be changed.
+            return self._quoted_rows(data) if data is block.data else None
         lines = data.split(b"\n")
         lines.pop()
-        odd = b"\r" in data or b"\n\n" in data or data[:1] == b"\n" or b"\\.\n" in data
-        if odd or data.count(b",") != len(lines) * self._commas or not _is_utf8(data):
+        if data.count(b",") != len(lines) * self._commas:
             return None
         if self._at is None:
-            return PlainRows(lines, [])
+            return PlainRows(self._explicit(lines, data), [])
         at, most = self._at, self._at + 1
         try:
             keys = [line.split(b",", most)[at] for line in lines]
         except IndexError:
             return None
+        return self._hashed(self._explicit(lines, data), keys)
+
+    def _quoted_rows(self, data: bytes) -> PlainRows | None:
+        records: list[bytes] = []
+        keys: list[bytes] = []
+        lines = iter(data.split(b"\n"))
+        commas, at, match = self._commas, self._at or 0, self._pattern.fullmatch
+        for line in lines:
+            if b'"' not in line:
+                if line.count(b",") != commas:
+                    if not line and next(lines, None) is None:
+                        break  # what follows the last line feed
+                    return None
+                keys.append(line.split(b",", at + 1)[at])
+            else:
+                if line.count(b'"') % 2:
+                    line = _joined(line, lines)
+                found = match(line)
+                if found is None:
+                    return None
+                quoted, plain = found.groups()
+                keys.append(plain if quoted is None else quoted.replace(b'""', b'"'))
+            records.append(line)
+        records = self._explicit(records, data)
+        return PlainRows(records, []) if self._at is None else self._hashed(records, keys)
+
+    def _hashed(self, lines: list[bytes], keys: list[bytes]) -> PlainRows | None:
         if self._plain_keys is not None:
             if not self._plain_keys.fullmatch(b"\n".join([*keys, b""])):
                 return None
-        elif not self.mapping.columns[at].empty_is_text and b"" in keys:
+        elif b"" in keys and not self.mapping.columns[self._at or 0].empty_is_text:
             return None
         last = BUCKET_COUNT - 1
         return PlainRows(lines, [crc_hqx(key, 0) & last for key in keys])
+
+
+def _joined(line: bytes, following: Iterator[bytes]) -> bytes:
+    pieces, quotes = [line], line.count(b'"')
+    for more in following:
+        pieces.append(more)
+        quotes += more.count(b'"')
+        if quotes % 2 == 0:
+            break
+    return b"\n".join(pieces)
 
 
 def _is_utf8(data: bytes) -> bool:

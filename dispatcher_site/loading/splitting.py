@@ -118,10 +118,6 @@ class Splitter:
             and (row.bucket == NO_BUCKET or self.routes.owners[row.bucket] == index)
         ]
 
-    def share_out(self, rows: Sequence[Row]) -> dict[str, Body]:
-        """Return each shard's body of these rows."""
-        return self._split_rows(iter(rows), NOTHING).bodies
-
     def body_of(self, rows: Sequence[Row]) -> Body:
         """Return one body of all these rows, whoever owns them."""
         return Body(b"".join(map(self._written, rows)), len(rows))
