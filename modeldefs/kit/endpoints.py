@@ -62,6 +62,7 @@ class Endpoint(Generic[P, R]):
     model: type[models.Model] = field(init=False)
     shape: Shape = field(init=False)
     optional_result: bool = field(init=False, default=False)
+    is_scalar: bool = field(init=False, default=False)  # a total that is one bare value
     parameters: tuple[ParameterSpec, ...] = field(init=False)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -151,6 +152,7 @@ class Endpoint(Generic[P, R]):
                 fix="use @query for Page and Model, @aggregate for Groups and totals",
             )
         self.shape = typing.cast("Shape", shape)
+        self.is_scalar = shape == "totals" and result in _SCALARS
         if isinstance(model, type) and issubclass(model, models.Model):
             self.model = model
         elif on is not None:

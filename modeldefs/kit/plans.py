@@ -113,6 +113,12 @@ def _aggregate_plan(traced: Trace, queryset: Any, route: Route) -> ReadPlan:
                 "returns totals() but is annotated Groups",
                 fix="annotate int, or dict[str, int] for several totals",
             )
+        if endpoint.is_scalar and len(traced.totals) != 1:
+            raise DefinitionError(
+                "result-of-another-kind",
+                f"is annotated as one value and returns {len(traced.totals)} totals",
+                fix="annotate dict[str, int]",
+            )
         statement = totals_statement(queryset, traced.totals, route)
     else:
         if endpoint.shape != "groups":

@@ -1,0 +1,340 @@
+"""Reading a request for an endpoint: strict, complete, and the same on both sites.
+
+Every breach of the contract becomes an entry of one ``invalid-request``; nothing is coerced,
+clamped or ignored. An unknown parameter is refused above all: were it ignored, a misspelt filter
+would answer with everybody.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, NoReturn
+from urllib.parse import unquote_to_bytes
+
+from modeldefs.kit.endpoints import TOP_MAX, Endpoint
+from modeldefs.kit.parameters import BadValue, NumberToken, ParameterSpec
+from modeldefs.wire.problems import InputError, InvalidRequest, UnsupportedMediaType
+
+BODY_DEPTH_MAX = 32
+LIST_LENGTH_MAX = 1_000
+PARAMETERS_MAX = 2_000
+CURSOR_LENGTH_MAX = 2_000
+
+JSON_TYPE = b"application/json"
+_ABSENT: Final = object()
+
+Text = str | list[str] | None
+
+
+@dataclass(slots=True)
+class ReadRequest:
+    """A request that kept the contract: canonical texts by name, and the page it asks for."""
+
+    values: dict[str, Text]
+    limit: int
+    after: str | None = None
+
+
+@dataclass(slots=True)
+class RequestReader:
+    """Reads requests for one endpoint. Made once; holds no state of a request."""
+
+    endpoint: Endpoint[Any, Any]
+    specs: dict[str, ParameterSpec] = field(init=False)
+    takes_limit: bool = field(init=False)
+    takes_after: bool = field(init=False)
+    limit_default: int = field(init=False)
+    limit_max: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        endpoint, options = self.endpoint, self.endpoint.options
+        self.specs = endpoint.by_name
+        self.takes_after = endpoint.shape == "page"
+        self.takes_limit = self.takes_after or (
+            endpoint.shape == "groups" and options.top is not None
+        )
+        is_top = endpoint.shape == "groups"
+        self.limit_default = (options.top or 0) if is_top else options.limit
+        self.limit_max = max(TOP_MAX, options.top or 0) if is_top else options.limit_max
+
+    def read(
+        self, *, query: bytes, body: bytes, content_type: bytes | None, has_body: bool
+    ) -> ReadRequest:
+        """Return what a request asks for, from its URL and its body.
+
+        Raises:
+            UnsupportedMediaType: There is a body that is not JSON.
+            InvalidRequest: With one entry per breach.
+        """
+        errors: list[InputError] = []
+        found: dict[str, Any] = {}
+        if query:
+            self._read_url(query, found, errors)
+        if has_body or body:
+            if _media_type(content_type) != JSON_TYPE:
+                raise UnsupportedMediaType
+            self._read_body(body, found, errors)
+        asked = ReadRequest({}, self.limit_default)
+        self._read_page(found, asked, errors)
+        for name, spec in self.specs.items():
+            value = found.get(name, _ABSENT)
+            if value is _ABSENT:
+                if spec.required and not any(e.parameter == name for e in errors):
+                    errors.append(InputError("missing", "is required", parameter=name))
+                elif spec.default is not None:
+                    asked.values[name] = [spec.default] if spec.is_list else spec.default
+            else:
+                asked.values[name] = value
+        if errors:
+            raise InvalidRequest(_summary(errors), errors=errors)
+        return asked
+
+    # -- the URL ---------------------------------------------------------------------------------
+
+    def _read_url(self, query: bytes, found: dict[str, Any], errors: list[InputError]) -> None:
+        pairs = query.split(b"&")
+        if len(pairs) > PARAMETERS_MAX:
+            errors.append(InputError("out-of-range", f"more than {PARAMETERS_MAX} parameters"))
+            return
+        for pair in pairs:
+            if not pair:
+                continue
+            raw_name, _, raw_value = pair.partition(b"=")
+            name, value = _decoded(raw_name), _decoded(raw_value)
+            if name is None or value is None:
+                shown = raw_name.decode("ascii", "replace")[:100]
+                errors.append(InputError("bad-utf8", "is not UTF-8", parameter=shown))
+                continue
+            self._take_text(name, value, found, errors)
+
+    def _take_text(
+        self, name: str, value: str, found: dict[str, Any], errors: list[InputError]
+    ) -> None:
+        spec = self.specs.get(name)
+        if spec is None and not self._is_reserved(name):
+            errors.append(self._unknown(name))
+            return
+        if name in found and (spec is None or not spec.is_list):
+            errors.append(InputError("duplicate", "is given more than once", parameter=name))
+            return
+        if spec is None:
+            found[name] = value
+            return
+        try:
+            text = spec.text_of(value)
+        except BadValue as bad:
+            errors.append(InputError(bad.code, bad.detail, parameter=name))
+            found.setdefault(name, [] if spec.is_list else "")
+            return
+        if spec.is_list:
+            found.setdefault(name, []).append(text)
+        else:
+            found[name] = text
+
+    # -- the body --------------------------------------------------------------------------------
+
+    def _read_body(self, body: bytes, found: dict[str, Any], errors: list[InputError]) -> None:
+        document = _parsed(body)
+        if not isinstance(document, _Members):
+            raise InvalidRequest(
+                errors=[InputError("malformed-body", "is not a JSON object", pointer="")]
+            )
+        for name, value in document.pairs:
+            pointer = "/" + name.replace("~", "~0").replace("/", "~1")
+            if name in document.doubled or name in found:
+                errors.append(
+                    InputError("duplicate", "is given more than once", name, pointer=pointer)
+                )
+                continue
+            spec = self.specs.get(name)
+            if spec is None:
+                if self._is_reserved(name):
+                    found[name] = value
+                else:
+                    errors.append(self._unknown(name, pointer))
+                continue
+            self._take_json(spec, value, pointer, found, errors)
+
+    def _take_json(
+        self,
+        spec: ParameterSpec,
+        value: Any,
+        pointer: str,
+        found: dict[str, Any],
+        errors: list[InputError],
+    ) -> None:
+        if value is None and spec.nullable:
+            found[spec.name] = None
+            return
+        if not spec.is_list:
+            self._take_leaf(spec, value, pointer, found, errors)
+            return
+        if not isinstance(value, list):
+            errors.append(InputError("wrong-type", "is not an array", spec.name, pointer=pointer))
+            found[spec.name] = []
+            return
+        texts: dict[str, Any] = {}
+        for place, item in enumerate(value):
+            self._take_leaf(spec, item, f"{pointer}/{place}", texts, errors, key=str(place))
+        found[spec.name] = list(texts.values())
+
+    def _take_leaf(
+        self,
+        spec: ParameterSpec,
+        value: Any,
+        pointer: str,
+        found: dict[str, Any],
+        errors: list[InputError],
+        *,
+        key: str | None = None,
+    ) -> None:
+        try:
+            found[key or spec.name] = spec.text_of_json(value)
+        except BadValue as bad:
+            errors.append(InputError(bad.code, bad.detail, spec.name, pointer=pointer))
+            found[key or spec.name] = ""
+
+    # -- the page --------------------------------------------------------------------------------
+
+    def _is_reserved(self, name: str) -> bool:
+        return (name == "limit" and self.takes_limit) or (name == "after" and self.takes_after)
+
+    def _read_page(
+        self, found: dict[str, Any], asked: ReadRequest, errors: list[InputError]
+    ) -> None:
+        for name, spec in self.specs.items():
+            value = found.get(name)
+            if spec.is_list and isinstance(value, list) and len(value) > LIST_LENGTH_MAX:
+                errors.append(
+                    InputError("too-long", f"has more than {LIST_LENGTH_MAX} values", name)
+                )
+        limit = found.pop("limit", _ABSENT)
+        if limit is not _ABSENT:
+            self._read_limit(limit, asked, errors)
+        after = found.pop("after", _ABSENT)
+        if after is _ABSENT:
+            return
+        if not isinstance(after, str) or isinstance(after, NumberToken):
+            errors.append(InputError("wrong-type", "is not a cursor", parameter="after"))
+        elif len(after) > CURSOR_LENGTH_MAX:
+            errors.append(InputError("too-long", "is longer than a cursor", parameter="after"))
+        else:
+            asked.after = after
+
+    def _read_limit(self, limit: Any, asked: ReadRequest, errors: list[InputError]) -> None:
+        text = limit if isinstance(limit, str) else ""
+        if not (text.isascii() and text.isdigit()) or (text[0] == "0" and text != "0"):
+            errors.append(InputError("wrong-type", "is not a whole number", parameter="limit"))
+        elif len(text) > 9 or int(text) > self.limit_max:
+            errors.append(
+                InputError("limit-too-large", f"is more than {self.limit_max}", parameter="limit")
+            )
+        elif int(text) < 1:
+            errors.append(InputError("out-of-range", "is less than 1", parameter="limit"))
+        else:
+            asked.limit = int(text)
+
+    def _unknown(self, name: str, pointer: str | None = None) -> InputError:
+        near = difflib.get_close_matches(name[:100], self.specs, n=1)
+        hint = f": did you mean {near[0]!r}?" if near else ""
+        return InputError(
+            "unknown-parameter", f"is not a parameter of this endpoint{hint}", name[:200], pointer
+        )
+
+
+def _summary(errors: Sequence[InputError]) -> str:
+    first = errors[0]
+    more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+    return f"{first.parameter or 'the body'} {first.detail}{more}"
+
+
+def _media_type(content_type: bytes | None) -> bytes:
+    kind, _, options = (content_type or b"").lower().partition(b";")
+    if options.strip() not in (b"", b"charset=utf-8", b'charset="utf-8"'):
+        return b""
+    return kind.strip()
+
+
+def _decoded(raw: bytes) -> str | None:
+    try:
+        if b"%" in raw or b"+" in raw:
+            return unquote_to_bytes(raw.replace(b"+", b" ")).decode()
+        return raw.decode()
+    except UnicodeDecodeError:
+        return None
+
+
+class _Members:
+    """A JSON object that remembers its doubled names."""
+
+    __slots__ = ("doubled", "pairs")
+
+    def __init__(self, pairs: Iterable[tuple[str, Any]]) -> None:
+        self.pairs = list(pairs)
+        names = [name for name, _ in self.pairs]
+        self.doubled = {name for name in names if names.count(name) > 1} if len(
+            set(names)
+        ) != len(names) else set()
+
+
+class _Refused(Exception):
+    def __init__(self, code: str, detail: str) -> None:
+        self.code = code
+        self.detail = detail
+        super().__init__(detail)
+
+
+def _not_finite(token: str) -> NoReturn:
+    raise _Refused("not-finite", f"{token} is no JSON number")
+
+
+def _parsed(body: bytes) -> Any:
+    try:
+        text = body.decode()
+    except UnicodeDecodeError:
+        raise _bad_body("bad-utf8", "is not UTF-8") from None
+    if _depth(body) > BODY_DEPTH_MAX:
+        raise _bad_body("too-deep", f"is nested deeper than {BODY_DEPTH_MAX}")
+    try:
+        return json.loads(
+            text,
+            object_pairs_hook=_Members,
+            parse_int=NumberToken,
+            parse_float=NumberToken,
+            parse_constant=_not_finite,
+        )
+    except _Refused as refused:
+        raise _bad_body(refused.code, refused.detail) from None
+    except (ValueError, RecursionError):
+        raise _bad_body("malformed-body", "is not JSON") from None
+
+
+def _bad_body(code: str, detail: str) -> InvalidRequest:
+    return InvalidRequest(f"the body {detail}", errors=[InputError(code, detail, pointer="")])
+
+
+def _depth(body: bytes) -> int:
+    """Return an upper bound of the nesting; brackets in strings may count, but only open ones."""
+    if body.count(b"[") + body.count(b"{") <= BODY_DEPTH_MAX:
+        return 0
+    deepest = depth = 0
+    in_string = escaped = False
+    for byte in body:
+        if in_string:
+            if escaped:
+                escaped = False
+            elif byte == 0x5C:
+                escaped = True
+            elif byte == 0x22:
+                in_string = False
+        elif byte == 0x22:
+            in_string = True
+        elif byte in b"[{":
+            depth += 1
+            deepest = max(deepest, depth)
+        elif byte in b"]}":
+            depth -= 1
+    return deepest

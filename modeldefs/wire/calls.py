@@ -1,0 +1,56 @@
+"""What a call of an endpoint carries to a node, and what a part of an answer brings back.
+
+Parameters travel as the canonical text that Postgres reads for their type, in declared order, with
+a mask of which are present. Rows travel as JSON bytes beside their typed sort keys, so that the
+dispatcher can merge them without reading them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+# A request record's flag: the answer is from this node alone, so rows may come joined.
+JOINED = 0x0001
+
+
+class Call(msgspec.Struct, array_like=True):
+    """One call: which parameters are present, their texts, and the page that is asked for."""
+
+    mask: int
+    values: list[Any]
+    limit: int = 0
+    after: list[Any] | None = None
+    principal: str = ""
+    request_id: str = ""
+
+
+class PagePart(msgspec.Struct, array_like=True):
+    """One shard's rows: JSON objects, the key of each, and whether it holds more.
+
+    A joined part has its rows as one element, already separated by commas, with the last key only.
+    """
+
+    rows: list[bytes]
+    keys: list[Any]
+    more: bool
+
+
+class GroupPart(msgspec.Struct, array_like=True):
+    """One shard's groups: group values, then the parts of each measure."""
+
+    rows: list[list[Any]]
+
+
+_encoder = msgspec.msgpack.Encoder()
+_call = msgspec.msgpack.Decoder(Call)
+_page = msgspec.msgpack.Decoder(PagePart)
+_groups = msgspec.msgpack.Decoder(GroupPart)
+_plain = msgspec.msgpack.Decoder()
+
+encode = _encoder.encode
+decode_call = _call.decode
+decode_page = _page.decode
+decode_groups = _groups.decode
+decode_plain = _plain.decode

@@ -1,0 +1,248 @@
+"""Running calls on this shard: reads on pipelined lanes, writes in transactions of their own.
+
+A call is checked before anything runs: is the bucket ours at the caller's epoch, do the parameters
+fit the endpoint, is there time left. Then it goes to a lane, or to the writer's threads, and its
+answer comes back by callback. Nothing here blocks the event loop.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import msgspec
+
+from modeldefs.kit.aggregates import GROUPS_MAX, GroupStatement
+from modeldefs.kit.catalog import Catalog
+from modeldefs.kit.endpoints import Endpoint
+from modeldefs.kit.plans import ReadPlan
+from modeldefs.kit.statements import LIMIT_SLOT, Statement
+from modeldefs.wire import calls
+from modeldefs.wire.problems import (
+    DeadlineExceeded,
+    DefinitionFault,
+    Internal,
+    InvalidRequest,
+    Overloaded,
+    Problem,
+    ResultTooLarge,
+    UnknownEndpoint,
+)
+from shardnode.runtime.lanes import LaneError, LanePool
+from shardnode.runtime.mutations import Writer
+from shardnode.runtime.rows import RowEncoder, array_literal, load_rows, text_of_key
+from shardnode.runtime.sqlstates import problem_of_sqlstate
+
+logger = logging.getLogger(__name__)
+
+# What a call is answered with: a part of calls.py, encoded JSON of a write, or a problem.
+Outcome = calls.PagePart | calls.GroupPart | bytes | Problem
+Done = Callable[[Outcome], None]
+Filler = Callable[[list[Any], int, list[Any] | None], bytes | None]
+
+
+class Ownership(Protocol):
+    """What this node knows of which buckets are its own."""
+
+    def check(self, bucket: int, epoch: int) -> None:
+        """Raise WrongShard or StaleEpoch unless the bucket is ours at this epoch."""
+
+    def check_map(self, epoch: int) -> None:
+        """Raise StaleEpoch or WrongShard unless this is the epoch of the map known here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a call believes its rows are: a bucket at its epoch, or the whole map's epoch."""
+
+    bucket: int | None
+    epoch: int
+    is_local: bool = False  # a direct call: this node itself says where
+
+
+@dataclass(frozen=True, slots=True)
+class _Ready:
+    """One statement, ready to be filled and sent."""
+
+    name: bytes
+    sql: bytes
+    fillers: tuple[Filler, ...]
+    encoder: RowEncoder | None
+
+
+class Executor:
+    """Runs the calls of one worker process."""
+
+    def __init__(
+        self,
+        *,
+        catalog: Catalog,
+        ownership: Ownership,
+        quick: LanePool,
+        slow: LanePool,
+        writer: Writer,
+        shard: str,
+        clock: Callable[[], float],
+    ) -> None:
+        self._catalog = catalog
+        self._ownership = ownership
+        self._quick, self._slow, self._writer = quick, slow, writer
+        self._shard = shard
+        self._clock = clock
+        self._by_number = catalog.by_number
+        self._ready: dict[tuple[int, int, bool], tuple[ReadPlan, _Ready]] = {}
+
+    def endpoint(self, number: int) -> Endpoint[Any, Any]:
+        """Return an endpoint by its number in the bundle."""
+        if not 0 <= number < len(self._by_number):
+            raise UnknownEndpoint
+        return self._by_number[number]
+
+    def run(
+        self,
+        *,
+        endpoint: Endpoint[Any, Any],
+        call: calls.Call,
+        place: Place,
+        joined: bool,
+        deadline: float,
+        done: Done,
+    ) -> None:
+        """Run a call and hand its outcome to ``done``, once.
+
+        Args:
+            endpoint: What is called.
+            call: Its parameters as canonical texts.
+            place: Where the caller believes the rows are.
+            joined: Give the rows of a page as one run of bytes.
+            deadline: When the caller stops waiting, by the loop's clock in seconds.
+            done: Called in the loop's thread.
+        """
+        try:
+            self._check(endpoint, call, place, deadline)
+            if endpoint.kind == "mutation":
+                self._writer.submit(endpoint, call, place.bucket, place.epoch, deadline, done)
+            else:
+                self._read(endpoint, call, joined, deadline, done)
+        except Problem as problem:
+            done(problem)
+        except Exception:
+            logger.exception("call.failed", extra={"endpoint": endpoint.name})
+            done(Internal())
+
+    def _check(
+        self, endpoint: Endpoint[Any, Any], call: calls.Call, place: Place, deadline: float
+    ) -> None:
+        if deadline <= self._clock():
+            raise DeadlineExceeded
+        width = len(endpoint.parameters)
+        if not 0 <= call.mask < 1 << width or len(call.values) != call.mask.bit_count():
+            raise InvalidRequest("the call does not fit the endpoint")
+        if place.bucket is not None:
+            self._ownership.check(place.bucket, place.epoch)
+        elif not place.is_local and not endpoint.model.shard.reference:  # type: ignore[attr-defined]
+            self._ownership.check_map(place.epoch)
+
+    def _read(
+        self,
+        endpoint: Endpoint[Any, Any],
+        call: calls.Call,
+        joined: bool,
+        deadline: float,
+        done: Done,
+    ) -> None:
+        plan, ready = self._statement(endpoint, call.mask, behind=call.after is not None)
+        params = [fill(call.values, call.limit, call.after) for fill in ready.fillers]
+        is_quick = plan.groups is None and plan.route.reach != "scatter"
+        lane = (self._quick if is_quick else self._slow).pick()
+        if lane is None:
+            raise Overloaded(retry_after_ms=1_000)
+
+        def finish(result: Any, error: LaneError | None) -> None:
+            done(self._outcome(plan, ready, call, joined, result, error))
+
+        lane.send(name=ready.name, sql=ready.sql, params=params, deadline=deadline, done=finish)
+
+    def _outcome(
+        self,
+        plan: ReadPlan,
+        ready: _Ready,
+        call: calls.Call,
+        joined: bool,
+        result: Any,
+        error: LaneError | None,
+    ) -> Outcome:
+        try:
+            if error is not None:
+                logger.info("read.refused", extra={"sqlstate": error.sqlstate})
+                return problem_of_sqlstate(error.sqlstate, is_write=False, shard=self._shard)
+            if plan.groups is not None:
+                if result.ntuples > GROUPS_MAX:
+                    return ResultTooLarge(f"there are more than {GROUPS_MAX} groups")
+                return calls.GroupPart(load_rows(result, result.ntuples, list))
+            assert ready.encoder is not None
+            if joined:
+                body, last, more = ready.encoder.encode_joined(result, call.limit)
+                return calls.PagePart([body] if body else [], [last] if last else [], more)
+            return calls.PagePart(*ready.encoder.encode(result, call.limit))
+        except Exception:
+            logger.exception("read.failed")
+            return Internal()
+
+    def _statement(
+        self, endpoint: Endpoint[Any, Any], mask: int, *, behind: bool
+    ) -> tuple[ReadPlan, _Ready]:
+        known = self._ready.get((endpoint.number, mask, behind))
+        if known is not None:
+            return known
+        names = [
+            spec.name for bit, spec in enumerate(endpoint.parameters) if mask >> bit & 1
+        ]
+        try:
+            plan = self._catalog.plan(endpoint, frozenset(names))
+        except Exception:
+            logger.exception("plan.failed", extra={"endpoint": endpoint.name})
+            raise DefinitionFault from None
+        statement: Statement | GroupStatement | None = plan.groups or (
+            plan.after if behind else plan.first
+        )
+        if statement is None:
+            raise InvalidRequest("this endpoint has no pages")
+        ready = _Ready(
+            name=b"e%d_%x_%d" % (endpoint.number, mask, behind),
+            sql=statement.sql.encode(),
+            fillers=tuple(_filler(slot, names) for slot in statement.slots),
+            encoder=RowEncoder(statement.columns) if isinstance(statement, Statement) else None,
+        )
+        if len(self._ready) < 4_096:
+            self._ready[endpoint.number, mask, behind] = plan, ready
+        return plan, ready
+
+
+def _filler(slot: str, names: list[str]) -> Filler:
+    if slot == LIMIT_SLOT:
+        # One row more than asked for tells whether there are more.
+        return lambda values, limit, after: b"%d" % (limit + 1)
+    if slot.startswith("sp_after_"):
+        place = int(slot.removeprefix("sp_after_"))
+        return lambda values, limit, after: text_of_key((after or [])[place])
+    at = names.index(slot)
+
+    def fill(values: list[Any], limit: int, after: list[Any] | None) -> bytes | None:
+        value = values[at]
+        if value is None:
+            return None
+        return array_literal(value) if isinstance(value, list) else str(value).encode()
+
+    return fill
+
+
+def encode_outcome(outcome: Outcome) -> tuple[int, bytes]:
+    """Return an outcome as the status and body of a stream's answer record."""
+    if isinstance(outcome, Problem):
+        return outcome.status, msgspec.msgpack.encode(outcome.to_wire())
+    if isinstance(outcome, bytes):
+        return 200, outcome
+    return 200, calls.encode(outcome)

@@ -1,0 +1,236 @@
+"""Writes: the author's function, in one transaction, on the shard that owns the row.
+
+The transaction first takes ``FOR SHARE`` on the bucket's row at the caller's epoch, so a bucket
+cannot change owner under a write; and it names its bucket, so that a trigger refuses rows of any
+other. What the client gets is read back from the row itself, in the same transaction.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import date, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+import msgspec
+from django.core.exceptions import ObjectDoesNotExist, ValidationError
+from django.db import DatabaseError, connection, models, transaction
+from psycopg import RawCursor
+
+from modeldefs.kit.catalog import Catalog
+from modeldefs.kit.endpoints import Endpoint
+from modeldefs.kit.errors import DefinitionError
+from modeldefs.kit.parameters import ParameterSpec
+from modeldefs.kit.statements import Statement, page_statement
+from modeldefs.kit.tracing import Param
+from modeldefs.kit.wireforms import form_of
+from modeldefs.wire import calls
+from modeldefs.wire.problems import (
+    DeadlineExceeded,
+    DefinitionFault,
+    Internal,
+    InvalidRequest,
+    NotFound,
+    Overloaded,
+    Problem,
+    TransactionConflict,
+    WrongShard,
+)
+from shardnode.runtime.rows import RowEncoder
+from shardnode.runtime.sqlstates import CONNECTION_LOST, RETRYABLE, problem_of_sqlstate
+
+logger = logging.getLogger(__name__)
+
+TRIES_MAX = 3
+WAITING_MAX = 512
+_encode = msgspec.json.Encoder(decimal_format="string").encode
+
+Done = Callable[[Any], None]
+
+
+class Writer:
+    """Runs the mutations of one worker process on a few threads, each with its own connection."""
+
+    def __init__(
+        self,
+        *,
+        catalog: Catalog,
+        shard: str,
+        clock: Callable[[], float],
+        threads: int = 8,
+        waiting_max: int = WAITING_MAX,
+    ) -> None:
+        self._catalog = catalog
+        self._shard = shard
+        self._clock = clock
+        self._loop = asyncio.get_running_loop()
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="writer")
+        self._waiting = 0
+        self._waiting_max = waiting_max
+        self._read_back: dict[type, tuple[Statement, RowEncoder]] = {}
+
+    def submit(
+        self,
+        endpoint: Endpoint[Any, Any],
+        call: calls.Call,
+        bucket: int | None,
+        epoch: int,
+        deadline: float,
+        done: Done,
+    ) -> None:
+        """Run a mutation; ``done`` gets the JSON of its result, or a problem.
+
+        Raises:
+            Overloaded: Too many writes wait already.
+        """
+        if bucket is None:
+            raise InvalidRequest("a write names its bucket")
+        if self._waiting >= self._waiting_max:
+            raise Overloaded(retry_after_ms=1_000)
+        self._waiting += 1
+        future = self._loop.run_in_executor(
+            self._pool, self._run, endpoint, call, bucket, epoch, deadline
+        )
+        future.add_done_callback(lambda finished: self._finish(finished, done))
+
+    def _finish(self, finished: asyncio.Future[Any], done: Done) -> None:
+        self._waiting -= 1
+        fault = finished.exception()
+        if fault is not None:
+            logger.error("write.failed", exc_info=fault)
+            done(Internal())
+        else:
+            done(finished.result())
+
+    async def close(self) -> None:
+        """Wait for what runs and end the threads."""
+        await self._loop.run_in_executor(None, self._pool.shutdown)
+
+    # -- in a thread -----------------------------------------------------------------------------
+
+    def _run(
+        self,
+        endpoint: Endpoint[Any, Any],
+        call: calls.Call,
+        bucket: int,
+        epoch: int,
+        deadline: float,
+    ) -> bytes | Problem:
+        problem: Problem = TransactionConflict()
+        for _ in range(TRIES_MAX):
+            left_ms = int((deadline - self._clock()) * 1_000)
+            if left_ms <= 0:
+                # Not begun: nothing was written.
+                return DeadlineExceeded()
+            try:
+                return self._attempt(endpoint, call, bucket, epoch, left_ms)
+            except Problem as refused:
+                return refused
+            except DatabaseError as fault:
+                sqlstate = _sqlstate_of(fault)
+                logger.info("write.refused", extra={"sqlstate": sqlstate})
+                problem = problem_of_sqlstate(sqlstate, is_write=True, shard=self._shard)
+                connection.close_if_unusable_or_obsolete()
+                if sqlstate not in RETRYABLE:
+                    return problem
+            except Exception as fault:
+                return _problem_of(fault, endpoint)
+        return problem
+
+    def _attempt(
+        self,
+        endpoint: Endpoint[Any, Any],
+        call: calls.Call,
+        bucket: int,
+        epoch: int,
+        left_ms: int,
+    ) -> bytes:
+        arguments = python_arguments(endpoint, call)
+        with transaction.atomic():
+            with connection.cursor() as cursor:
+                cursor.execute(
+                    "SELECT set_config('sp.bucket', %s, true), "
+                    "set_config('statement_timeout', %s, true)",
+                    [str(bucket), str(left_ms)],
+                )
+                cursor.execute(
+                    "SELECT 1 FROM sp_bucket WHERE bucket = %s AND epoch = %s "
+                    "AND state = 'owned' FOR SHARE",
+                    [bucket, epoch],
+                )
+                if cursor.fetchone() is None:
+                    raise WrongShard
+            return self._encoded(endpoint.function(**arguments))
+
+    def _encoded(self, result: Any) -> bytes:
+        if isinstance(result, models.Model):
+            return self._stored(result)
+        if isinstance(result, models.QuerySet):
+            raise DefinitionError("no-row", "a mutation returns rows, not a QuerySet")
+        return _encode(_plain(result))
+
+    def _stored(self, row: models.Model) -> bytes:
+        """Return the row as it is stored: with defaults, and the same bytes as a read gives."""
+        model = type(row)
+        if model not in self._read_back:
+            field: Any = model._meta.pk
+            chosen = model._default_manager.filter(pk=Param("pk", form_of(field).pg_type))
+            statement = page_statement(chosen, (), after=False)
+            self._read_back[model] = statement, RowEncoder(statement.columns)
+        statement, encoder = self._read_back[model]
+        connection.ensure_connection()
+        with RawCursor(connection.connection) as cursor:
+            cursor.execute(statement.sql, [str(row.pk), 1])
+            if cursor.pgresult is None or not cursor.pgresult.ntuples:
+                raise NotFound("the mutation returned a row that is not stored")
+            joined, _, _ = encoder.encode_joined(cursor.pgresult, 1)
+            return joined
+
+
+def python_arguments(endpoint: Endpoint[Any, Any], call: calls.Call) -> dict[str, Any]:
+    """Return the arguments of the author's function; absent parameters keep their defaults."""
+    arguments: dict[str, Any] = {}
+    values = iter(call.values)
+    for bit, spec in enumerate(endpoint.parameters):
+        if call.mask >> bit & 1:
+            arguments[spec.name] = _python(spec, next(values))
+    return arguments
+
+
+def _python(spec: ParameterSpec, value: Any) -> Any:
+    if value is None:
+        return None
+    if isinstance(value, list):
+        return [spec.kind.to_python(text) for text in value]
+    return spec.kind.to_python(value)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(name): _plain(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if value is None or isinstance(
+        value, bool | int | float | str | Decimal | date | datetime | timedelta | UUID
+    ):
+        return value
+    raise DefinitionError(
+        "unsupported-result", f"a mutation returned {type(value).__name__}", fix="return a row"
+    )
+
+
+def _sqlstate_of(fault: DatabaseError) -> str:
+    return str(getattr(fault.__cause__, "sqlstate", None) or CONNECTION_LOST)
+
+
+def _problem_of(fault: Exception, endpoint: Endpoint[Any, Any]) -> Problem:
+    if isinstance(fault, ObjectDoesNotExist):
+        return NotFound()
+    if isinstance(fault, ValidationError):
+        return InvalidRequest("; ".join(fault.messages))
+    logger.error("write.definition-fault", extra={"endpoint": endpoint.name}, exc_info=fault)
+    return DefinitionFault()

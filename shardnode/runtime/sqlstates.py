@@ -1,0 +1,65 @@
+"""What Postgres refused, as the problem that a client is told.
+
+The mapping is by SQLSTATE alone; Postgres' own text may hold SQL, table names and row values and
+never leaves the node.
+"""
+
+from __future__ import annotations
+
+from modeldefs.wire.problems import (
+    Conflict,
+    DeadlineExceeded,
+    DefinitionFault,
+    Forbidden,
+    Internal,
+    InvalidRequest,
+    NotPrimary,
+    Problem,
+    ShardBehind,
+    ShardFault,
+    ShardUnavailable,
+    StorageFull,
+    TransactionConflict,
+    WrongShard,
+)
+
+WRONG_BUCKET = "SP001"
+KEY_CHANGED = "SP002"
+CONNECTION_LOST = "08006"
+RETRYABLE = frozenset({"40001", "40P01"})
+
+_CONFLICTS = {"23505": "equals", "23503": "refers to", "23P01": "excludes"}
+_BAD_VALUES = frozenset({"23502", "23514", "22001", "22003", "22007", "22008", "22P02"})
+
+
+def problem_of_sqlstate(sqlstate: str, *, is_write: bool, shard: str) -> Problem:
+    """Return the problem for an error of Postgres while it ran an endpoint."""
+    if sqlstate in _CONFLICTS:
+        return Conflict("the write conflicts with a stored row that it " + _CONFLICTS[sqlstate])
+    if sqlstate in _BAD_VALUES:
+        if is_write:
+            return InvalidRequest("a value is not one that the column takes")
+        return DefinitionFault()
+    if sqlstate in RETRYABLE:
+        return TransactionConflict()
+    if sqlstate == "57014":
+        return DeadlineExceeded()
+    if sqlstate == "53100":
+        return StorageFull()
+    if sqlstate[:2] in ("08", "53") or sqlstate in ("57P01", "57P02", "57P03"):
+        return ShardUnavailable(shards=[ShardFault(shard, "recovering")])
+    return _by_code(sqlstate, is_write=is_write)
+
+
+def _by_code(sqlstate: str, *, is_write: bool) -> Problem:
+    if sqlstate == WRONG_BUCKET:
+        return WrongShard("the write touches a row of another bucket than its shard key's")
+    if sqlstate == "25006" and is_write:
+        return NotPrimary()
+    if sqlstate == "42501":
+        return Forbidden("the shard's database refuses this to the endpoint's role")
+    if sqlstate in ("42P01", "42703"):
+        return ShardBehind()
+    if sqlstate[:2] in ("22", "23") or sqlstate == KEY_CHANGED:
+        return DefinitionFault()
+    return Internal()
