@@ -116,6 +116,8 @@ def _copied_wheel(wheel: Path, copies: Path) -> Path:
     version = str((wheel / "pginstall" / "bin" / "postgres").stat().st_mtime_ns)
     target = copies / f"server-{version}"
     if not target.is_dir():
+        for outdated in copies.glob("server-*"):
+            shutil.rmtree(outdated, ignore_errors=True)
         making = copies / f"server-{version}.{os.getpid()}"
         shutil.copytree(
             wheel / "pginstall", making / wheel.name / "pginstall", symlinks=True, ignore=LEFT_OUT

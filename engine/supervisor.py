@@ -39,7 +39,7 @@ LOOP_S = 0.1
 
 
 class StopAsked(SystemExit):
-    """A signal asked to stop while the cluster was being prepared; unwinds like an exit."""
+    """A signal asked to stop while the cluster was being prepared; unwinds like a clean exit."""
 
 
 class Supervisor:
@@ -200,7 +200,7 @@ class Supervisor:
     def _while_waiting(self) -> None:
         self._pump()
         if self._asked_at is not None:
-            raise StopAsked(1)
+            raise StopAsked(0)
 
     def _pump(self) -> None:
         if self._echo:
@@ -215,7 +215,7 @@ class Supervisor:
         finally:
             self._shielded -= 1
         if unwind and self._asked_at is not None and not self._shielded:
-            raise StopAsked(1)
+            raise StopAsked(0)
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         now = time.monotonic()
@@ -224,7 +224,7 @@ class Supervisor:
             return
         self._asked_at = now  # not told here: a handler must not write to a stream in use
         if not self._shielded:
-            raise StopAsked(1)
+            raise StopAsked(0)
 
     def _let_go(self) -> None:
         for number, handler in self._handlers.items():

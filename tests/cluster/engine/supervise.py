@@ -1,20 +1,24 @@
 """A small cluster to be crashed and stopped: run as ``python -m``, it tells its events.
 
 `steady` has a child of its own, as gunicorn has workers; `stubborn` ignores SIGTERM;
-`broken` never comes up again once it ended.
+`broken` never comes up again once it ended; `preparing` is busy after its first process;
+`servers` are the real Postgres and Valkey.
 """
 
 from __future__ import annotations
 
 import signal
 import sys
+import time
 from pathlib import Path
 
 from engine.errors import AlreadyRunning
+from engine.postgres import EmbeddedPostgres, PostgresSettings
 from engine.processes import ProcessSpec
 from engine.restarts import RestartPolicy
 from engine.run_dir import RunDir
 from engine.supervisor import Supervisor
+from engine.valkey import EmbeddedValkey
 
 SLEEP = "import time; time.sleep(600)"
 PARENT = f"import subprocess, sys; subprocess.run([sys.executable, '-S', '-c', '{SLEEP}'])"
@@ -28,8 +32,13 @@ def specs(run_dir: RunDir, kind: str) -> list[ProcessSpec]:
     flag = run_dir.path / "ran-once"
     once = f"import pathlib; p = pathlib.Path({str(flag)!r}); p.exists() and 1 / 0; p.touch();"
     quick = RestartPolicy(first_s=0.01, longest_s=0.02, failures_max=3)
+    if kind == "servers":
+        settings = PostgresSettings(shared_buffers_mb=16, connections_max=20)
+        postgres = EmbeddedPostgres(run_dir, settings=settings)
+        return [postgres.process_spec(), EmbeddedValkey(run_dir).process_spec()]
     return {
         "steady": [ProcessSpec(name="steady", argv=(*python, PARENT), restart=quick)],
+        "preparing": [ProcessSpec(name="early", argv=(*python, SLEEP))],
         "stubborn": [
             ProcessSpec(
                 name="stubborn",
@@ -49,6 +58,8 @@ def main(folder: str, kind: str) -> int:
         with Supervisor(run_dir, say=lambda line: print(line, flush=True)) as supervisor:
             supervisor.start(*specs(run_dir, kind))
             print("up", flush=True)
+            if kind == "preparing":
+                time.sleep(600)
             return supervisor.run()
     except AlreadyRunning:
         print("refused", flush=True)

@@ -6,13 +6,18 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from engine import leftovers
+from engine.cleaning import clean
+from engine.postgres import EmbeddedPostgres
 from engine.processes import MARK
 from engine.run_dir import RunDir
 from engine.supervisor import stop_running, supervisor_pid
@@ -64,6 +69,18 @@ def run_dir(tmp_path: Path) -> RunDir:
 
 
 @pytest.fixture
+def open_run_dir() -> Iterator[RunDir]:
+    """Return a new run directory with a short path that a server's account can reach."""
+    folder = Path(tempfile.mkdtemp(prefix="sps-"))
+    folder.chmod(0o755)
+    run_dir = RunDir(folder / "run").create()
+    yield run_dir
+    stop_running(run_dir)
+    run_dir.remove()
+    folder.rmdir()
+
+
+@pytest.fixture
 def launch(run_dir: RunDir) -> Iterator[Callable[[str], Cluster]]:
     """Return what starts a cluster; whatever still runs afterwards is killed."""
     clusters: list[Cluster] = []
@@ -106,6 +123,27 @@ def test_a_signal_stops_everything(launch: Launch, run_dir: RunDir, number: int)
     assert cluster.end()[0] == 0
     assert leftovers.marked(str(run_dir.path)) == []
     assert list((run_dir.path / "pids").iterdir()) == []
+
+
+def test_a_signal_while_preparing_unwinds_and_stops(launch: Launch, run_dir: RunDir) -> None:
+    """Ctrl-C need not wait for the sample data; what was started is stopped."""
+    cluster = launch("preparing")
+    cluster.wait_for("up")
+    cluster.process.send_signal(signal.SIGINT)
+
+    assert cluster.end() == (0, "stopping\n")
+    assert leftovers.marked(str(run_dir.path)) == []
+
+
+def test_cleaning_stops_the_cluster_and_deletes_its_data(launch: Launch, run_dir: RunDir) -> None:
+    """After cleaning there is neither process nor folder; cleaning again finds nothing."""
+    cluster = launch("steady")
+    cluster.wait_for("up")
+
+    assert clean(run_dir) is True
+    assert cluster.end()[0] == 0
+    assert not run_dir.path.exists()
+    assert clean(run_dir) is False
 
 
 def test_a_process_that_will_not_stop_is_killed(launch: Launch, run_dir: RunDir) -> None:
@@ -185,3 +223,26 @@ def test_leftovers_are_recognised_before_they_are_stopped(run_dir: RunDir) -> No
         stranger.wait()
         stray.kill()
         stray.wait()
+
+
+def test_killed_servers_come_back_with_their_data(open_run_dir: RunDir) -> None:
+    """A kill -9 of Postgres, then of the supervisor, loses no committed row."""
+    first = Cluster(open_run_dir, "servers")
+    first.wait_for("up")
+    server = EmbeddedPostgres(open_run_dir)
+    with closing(psycopg.connect(server.admin_dsn, autocommit=True)) as connection:
+        connection.execute("CREATE TABLE kept AS SELECT 42 AS answer")
+        os.kill(leftovers.running(open_run_dir)["postgres"], signal.SIGKILL)
+    first.wait_for("postgres was started again")
+    assert eventually(server.is_ready)
+    first.process.kill()
+    first.end()
+    second = Cluster(open_run_dir, "servers")
+    second.wait_for("up")
+    with closing(psycopg.connect(server.admin_dsn)) as connection:
+        row = connection.execute("SELECT answer FROM kept").fetchone()
+    stop_running(open_run_dir)
+
+    assert row == (42,)
+    assert second.end()[0] == 0
+    assert server.running_pid() is None
