@@ -176,7 +176,7 @@ class Endpoint(models.Model):
     number = models.PositiveIntegerField()
     model = models.ForeignKey(ModelDefinition, on_delete=models.PROTECT, related_name="endpoints")
     kind = models.CharField(max_length=16)
-    classification = models.TextField(blank=True, default="")
+    classification = models.JSONField(default=dict, blank=True)
     methods = models.JSONField(default=list)
     doc = models.TextField(blank=True, default="")
     bundle = models.CharField(max_length=64)

@@ -160,7 +160,7 @@ CELERY_TASK_ACKS_LATE = True
 CELERY_TASK_REJECT_ON_WORKER_LOST = True
 CELERY_TASK_ACKS_ON_FAILURE_OR_TIMEOUT = True
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
-CELERY_WORKER_CONCURRENCY = 2
+CELERY_WORKER_CONCURRENCY = 4
 CELERY_WORKER_SEND_TASK_EVENTS = False
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
@@ -184,6 +184,11 @@ CELERY_BEAT_SCHEDULE = {
     },
     "sweep-jobs": {"task": "registry.sweep_jobs", "schedule": 5.0, "options": {"expires": 10}},
     "sample-health": {"task": "health.sample", "schedule": 5.0, "options": {"expires": 5}},
+    "forget-old-samples": {
+        "task": "health.forget",
+        "schedule": 600.0,
+        "options": {"expires": 300},
+    },
     "forget-old-rows": {
         "task": "registry.forget_old_rows",
         "schedule": 3600.0,

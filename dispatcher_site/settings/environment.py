@@ -71,7 +71,11 @@ def _cluster_file(run_dir: Path) -> dict[str, Any]:
         raise ImproperlyConfigured(f"{path} cannot be read: {failure}") from failure
     if not isinstance(known, dict):
         raise ImproperlyConfigured(f"{path} is not a JSON object")
-    return known
+    secrets = known.get("secrets")
+    flat = {**known, **secrets} if isinstance(secrets, dict) else known
+    # The engine names the secret after whom it is for; both names are read.
+    flat.setdefault("secret_key", flat.get("django_secret_key", ""))
+    return flat
 
 
 def _peppers(text: str, stored: Any) -> tuple[tuple[int, str], ...]:

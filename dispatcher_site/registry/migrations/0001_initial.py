@@ -143,7 +143,7 @@ class Migration(migrations.Migration):
                 ("name", models.CharField(max_length=100, primary_key=True, serialize=False)),
                 ("number", models.PositiveIntegerField()),
                 ("kind", models.CharField(max_length=16)),
-                ("classification", models.TextField(blank=True, default="")),
+                ("classification", models.JSONField(blank=True, default=dict)),
                 ("methods", models.JSONField(default=list)),
                 ("doc", models.TextField(blank=True, default="")),
                 ("bundle", models.CharField(max_length=64)),

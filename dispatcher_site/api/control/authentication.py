@@ -1,0 +1,123 @@
+"""Who may use the control API: a control key (``spa_...``), or a person signed in to the admin.
+
+Control keys have scopes ``control@*:<resource>:<read|write>``; people have Django permissions and
+must be staff. Nothing is open: without either the answer is 401, without the scope 403.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from django.contrib.auth.models import AbstractBaseUser
+from rest_framework.authentication import BaseAuthentication, SessionAuthentication
+from rest_framework.permissions import SAFE_METHODS, BasePermission
+from rest_framework.request import Request
+
+from dispatcher_site.registry.services.counters import keyring_generation
+from dispatcher_site.registry.services.keys import keyring, note_key_used
+from dispatcher_site.trust.actors import Actor
+from dispatcher_site.trust.middleware import request_id_of
+from dispatcher_site.trust.models import ApiKey
+from modeldefs.wire.keys import READ, WRITE, Keyring, Principal, required_scope
+from modeldefs.wire.problems import Forbidden
+
+if TYPE_CHECKING:  # the framework's views import this module
+    from rest_framework.views import APIView
+
+MODEL = "control"
+
+
+class ControlCaller:
+    """A proven control key, in the place where Django expects a user."""
+
+    is_authenticated = True
+    is_active = True
+    is_staff = False
+    is_anonymous = False
+
+    def __init__(self, principal: Principal) -> None:
+        self.principal = principal
+        self.pk = principal.kid
+
+    def get_username(self) -> str:
+        """Return the key's id, for pages that show who is signed in."""
+        return f"key {self.principal.kid}"
+
+    def __str__(self) -> str:
+        return self.get_username()
+
+
+class _Newest:
+    """The control keyring of the newest generation, read again only when keys changed."""
+
+    def __init__(self) -> None:
+        self._ring: Keyring | None = None
+
+    def ring(self) -> Keyring:
+        """Return it; a revoked key is gone with the next request."""
+        if self._ring is None or self._ring.generation != keyring_generation():
+            self._ring = keyring(kind=ApiKey.Kind.CONTROL)
+        return self._ring
+
+
+_newest = _Newest()
+
+
+class ControlKeyAuthentication(BaseAuthentication):
+    """Prove an ``Authorization: Bearer spa_...`` or ``X-Api-Key`` header."""
+
+    def authenticate(self, request: Request) -> tuple[ControlCaller, None] | None:
+        """Return the caller; None when no key was sent.
+
+        Raises:
+            Unauthorized: The key is not a live control key.
+        """
+        header = request.headers.get("Authorization") or request.headers.get("X-Api-Key")
+        if not header:
+            return None
+        client_host = str(request.META.get("REMOTE_ADDR") or "")
+        principal = _newest.ring().authenticate(header, client_host, time.time())
+        note_key_used(kid=principal.kid, ip=client_host)
+        return ControlCaller(principal), None
+
+    def authenticate_header(self, request: Request) -> str:
+        """Name the scheme, so that a missing key is 401 and not 403."""
+        return 'Bearer realm="shardpoint"'
+
+
+class AdminSessionAuthentication(SessionAuthentication):
+    """A session of the admin; writes need its CSRF token."""
+
+
+class MayControl(BasePermission):
+    """Let through what the key's scopes, or the person's permissions, allow."""
+
+    def has_permission(self, request: Request, view: APIView) -> bool:
+        """Say whether the caller may; 403 names the scope that a key lacks."""
+        user = request.user
+        resource = str(getattr(view, "resource", ""))
+        verb = READ if request.method in SAFE_METHODS else WRITE
+        if isinstance(user, ControlCaller):
+            if user.principal.may(MODEL, 1, resource, verb):
+                return True
+            scope = required_scope(MODEL, "*", resource, verb)
+            raise Forbidden(f"This needs the scope {scope}.")
+        if not isinstance(user, AbstractBaseUser) or not getattr(user, "is_staff", False):
+            return False
+        if verb == WRITE:
+            return bool(getattr(user, "is_superuser", False))
+        return bool(user.has_perm("registry.view_shard"))  # type: ignore[attr-defined]
+
+
+def actor_of(request: Any) -> Actor:
+    """Return who acts, for the audit log."""
+    user = request.user
+    is_key = isinstance(user, ControlCaller)
+    return Actor(
+        kind="key" if is_key else "user",
+        name=user.principal.kid if is_key else user.get_username(),
+        via="API",
+        ip=str(request.META.get("REMOTE_ADDR") or ""),
+        request_id=request_id_of(getattr(request, "_request", request)),
+    )

@@ -1,0 +1,181 @@
+"""What the control API shows of each table, and what it accepts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rest_framework import serializers
+
+from dispatcher_site.health.models import HealthSample
+from dispatcher_site.registry import models
+from dispatcher_site.trust.models import ApiKey, AuditEntry
+
+KEY_KINDS = {"data": "spk_live_", "test": "spk_test_", "control": "spa_"}
+
+
+class ShardDocument(serializers.ModelSerializer[models.Shard]):
+    """A shard. Its keys are public ones."""
+
+    class Meta:
+        model = models.Shard
+        exclude = ["id"]
+
+
+class ShardNodeDocument(serializers.ModelSerializer[models.ShardNode]):
+    """A node and where it listens."""
+
+    shard = serializers.CharField(source="shard.name", read_only=True)
+    url = serializers.CharField(read_only=True)
+
+    class Meta:
+        model = models.ShardNode
+        fields = ["shard", "role", "host", "port", "url"]
+
+
+class BucketRangeDocument(serializers.ModelSerializer[models.BucketRange]):
+    """Buckets with one owner."""
+
+    shard = serializers.CharField(source="shard.name", read_only=True)
+
+    class Meta:
+        model = models.BucketRange
+        fields = ["first", "last", "shard", "since"]
+
+
+class MapEpochDocument(serializers.ModelSerializer[models.MapEpoch]):
+    """A shard map with its ranges."""
+
+    ranges = BucketRangeDocument(many=True, read_only=True)
+
+    class Meta:
+        model = models.MapEpoch
+        fields = ["epoch", "created", "reason", "actor", "ranges"]
+
+
+class ModelVersionDocument(serializers.ModelSerializer[models.ModelVersion]):
+    """A shape of a model."""
+
+    model = serializers.CharField(source="model_id", read_only=True)
+
+    class Meta:
+        model = models.ModelVersion
+        fields = ["model", "number", "schema_hash", "state"]
+
+
+class ModelDocument(serializers.ModelSerializer[models.ModelDefinition]):
+    """A model and its versions."""
+
+    versions = ModelVersionDocument(many=True, read_only=True)
+
+    class Meta:
+        model = models.ModelDefinition
+        fields = ["name", "package", "shard_key", "reference", "head", "active", "versions"]
+
+
+class EndpointDocument(serializers.ModelSerializer[models.Endpoint]):
+    """An endpoint that clients call."""
+
+    model = serializers.CharField(source="model_id", read_only=True)
+
+    class Meta:
+        model = models.Endpoint
+        fields = [
+            "name", "number", "model", "kind", "classification", "methods", "doc", "bundle",
+            "active",
+        ]  # fmt: skip
+
+
+class KeyDocument(serializers.ModelSerializer[ApiKey]):
+    """A key without its secret, which nobody has."""
+
+    rotated_from = serializers.CharField(source="rotated_from.kid", default=None, read_only=True)
+
+    class Meta:
+        model = ApiKey
+        exclude = ["id", "digest", "pepper_v"]
+
+
+class StepDocument(serializers.ModelSerializer[models.JobStep]):
+    """A step of a job."""
+
+    class Meta:
+        model = models.JobStep
+        exclude = ["id", "job"]
+
+
+class JobDocument(serializers.ModelSerializer[models.Job]):
+    """A job."""
+
+    class Meta:
+        model = models.Job
+        exclude = ["lease_owner"]
+
+
+class AuditDocument(serializers.ModelSerializer[AuditEntry]):
+    """An audit entry."""
+
+    class Meta:
+        model = AuditEntry
+        fields = "__all__"
+
+
+class HealthDocument(serializers.ModelSerializer[HealthSample]):
+    """A health sample."""
+
+    shard = serializers.CharField(source="shard.name", read_only=True)
+
+    class Meta:
+        model = HealthSample
+        exclude = ["id"]
+
+
+class StrictInput(serializers.Serializer[Any]):
+    """An input that refuses members it does not know, so that no typing error is ignored."""
+
+    def to_internal_value(self, data: Any) -> Any:
+        """Return the validated members."""
+        if isinstance(data, dict):
+            unknown = sorted(set(data) - set(self.fields))
+            if unknown:
+                raise serializers.ValidationError(
+                    {name: ["no such member"] for name in unknown}, code="unknown-parameter"
+                )
+        return super().to_internal_value(data)
+
+
+class NewKey(StrictInput):
+    """What creating a key takes."""
+
+    name = serializers.CharField(max_length=100, required=False, default="")
+    owner = serializers.CharField(max_length=150)
+    kind = serializers.ChoiceField(choices=list(KEY_KINDS), default="data")
+    scopes = serializers.ListField(child=serializers.CharField(max_length=300), min_length=1)
+    cidrs = serializers.ListField(child=serializers.CharField(max_length=50), default=list)
+    expires_at = serializers.DateTimeField(required=False)
+
+
+class Reason(StrictInput):
+    """Why, for the audit log."""
+
+    reason = serializers.CharField(max_length=500, required=False, default="", allow_blank=True)
+
+
+class RotatedKey(Reason):
+    """What rotating a key takes."""
+
+    overlap_hours = serializers.IntegerField(min_value=0, max_value=24 * 90, default=24 * 7)
+
+
+class NewShard(StrictInput):
+    """What registering a shard takes."""
+
+    name = serializers.SlugField(max_length=63, required=False)
+    host = serializers.CharField(max_length=253)
+    port = serializers.IntegerField(min_value=1, max_value=65535)
+    token = serializers.CharField(max_length=200, required=False)
+
+
+class NewJob(Reason):
+    """What starting a job takes."""
+
+    kind = serializers.ChoiceField(choices=["apply-definitions", "publish-map"])

@@ -1,0 +1,35 @@
+"""The paths below /control/v1/."""
+
+from __future__ import annotations
+
+from django.urls import path
+from rest_framework.routers import APIRootView, DefaultRouter
+
+from dispatcher_site.api.control import views
+
+
+class ControlRoot(APIRootView):
+    """The control API of this cluster: what there is, and what can be done about it."""
+
+    resource = "root"
+
+
+class ControlRouter(DefaultRouter):
+    """A router whose front page is ours, and which knows no format suffixes."""
+
+    APIRootView = ControlRoot
+    include_format_suffixes = False
+
+
+router = ControlRouter()
+router.register("shards", views.Shards, basename="shard")
+router.register("nodes", views.Nodes, basename="node")
+router.register("map", views.Maps, basename="map")
+router.register("models", views.Models, basename="model")
+router.register("versions", views.Versions, basename="version")
+router.register("endpoints", views.Endpoints, basename="endpoint")
+router.register("keys", views.Keys, basename="key")
+router.register("jobs", views.Jobs, basename="job")
+router.register("audit", views.Audit, basename="audit")
+
+urlpatterns = [path("health/", views.Health.as_view(), name="health"), *router.urls]

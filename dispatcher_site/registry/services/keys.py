@@ -1,0 +1,248 @@
+"""Making, rotating and revoking API keys.
+
+A secret exists in memory only, between minting and the one answer that shows it. Every change
+raises the keyring's generation and leaves an outbox row, so that fronts and nodes learn of a
+revocation within seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from ipaddress import ip_network
+
+from django.db import transaction
+from django.db.models import Q
+from django.utils import timezone
+
+from dispatcher_site.registry.services.counters import keyring_generation, raise_keyring
+from dispatcher_site.trust import audit
+from dispatcher_site.trust.actors import Actor
+from dispatcher_site.trust.models import ApiKey
+from dispatcher_site.trust.peppers import newest_pepper, peppers
+from modeldefs.wire.keys import PREFIXES, KeyEntry, Keyring, digest, mint_key, parse_scope
+from modeldefs.wire.problems import Conflict, InputError, InvalidRequest, NotFound
+
+LIFETIME_DEFAULT = timedelta(days=90)
+OVERLAP_DEFAULT = timedelta(days=7)
+LAST_USED_WRITTEN_EVERY = timedelta(minutes=1)
+SCOPES_MAX = 100
+CIDRS_MAX = 100
+
+
+@dataclass(frozen=True, slots=True)
+class CreatedKey:
+    """A stored key and its text, which is not to be had a second time."""
+
+    key: ApiKey
+    text: str
+
+
+def _checked(scopes: Sequence[str], cidrs: Sequence[str]) -> None:
+    errors = []
+    if len(scopes) > SCOPES_MAX or len(cidrs) > CIDRS_MAX:
+        errors.append(InputError("out-of-range", f"at most {SCOPES_MAX} scopes or networks"))
+    for scope in scopes:
+        try:
+            parse_scope(scope)
+        except ValueError as wrong:
+            errors.append(InputError("malformed-scope", str(wrong), parameter="scopes"))
+    for cidr in cidrs:
+        try:
+            ip_network(cidr)
+        except ValueError as wrong:
+            errors.append(InputError("malformed-network", str(wrong), parameter="cidrs"))
+    if errors:
+        raise InvalidRequest(errors=errors)
+
+
+def _facts(key: ApiKey) -> dict[str, object]:
+    return {
+        "kid": key.kid,
+        "name": key.name,
+        "owner": key.owner,
+        "kind": key.kind,
+        "scopes": key.scopes,
+        "cidrs": key.cidrs,
+        "expires_at": key.expires_at.isoformat() if key.expires_at else None,
+        "revoked_at": key.revoked_at.isoformat() if key.revoked_at else None,
+    }
+
+
+def _mint(*, prefix: str, **members: object) -> CreatedKey:
+    kind, environment = PREFIXES[prefix]
+    minted = mint_key(prefix)
+    version, pepper = newest_pepper()
+    key = ApiKey(
+        kid=minted.kid,
+        prefix=prefix,
+        kind=kind,
+        environment=environment,
+        digest=digest(pepper, minted.secret),
+        pepper_v=version,
+        **members,
+    )
+    key.save(force_insert=True)
+    return CreatedKey(key, minted.text)
+
+
+@transaction.atomic
+def create_key(
+    *,
+    actor: Actor,
+    owner: str,
+    scopes: Sequence[str],
+    name: str = "",
+    prefix: str = "spk_live_",
+    cidrs: Sequence[str] = (),
+    expires_at: datetime | None = None,
+    never_expires: bool = False,
+) -> CreatedKey:
+    """Create a key; its text is in the answer and nowhere else.
+
+    Args:
+        expires_at: 90 days from now unless given; None with ``never_expires`` for no end.
+
+    Raises:
+        InvalidRequest: A scope, network, prefix or expiry makes no sense.
+    """
+    if prefix not in PREFIXES or PREFIXES[prefix][0] == "join":
+        raise InvalidRequest(errors=[InputError("wrong-type", "unknown kind", parameter="kind")])
+    _checked(scopes, cidrs)
+    now = timezone.now()
+    if expires_at is None and not never_expires:
+        expires_at = now + LIFETIME_DEFAULT
+    if expires_at is not None and expires_at <= now:
+        error = InputError("out-of-range", "it lies in the past", parameter="expires_at")
+        raise InvalidRequest(errors=[error])
+    created = _mint(
+        prefix=prefix,
+        name=name,
+        owner=owner,
+        scopes=list(scopes),
+        cidrs=list(cidrs),
+        expires_at=expires_at,
+        created_by=str(actor)[:150],
+    )
+    audit.record(
+        actor=actor, action="key.create", target=created.key.kid, after=_facts(created.key)
+    )
+    raise_keyring()
+    return created
+
+
+def _locked(kid: str) -> ApiKey:
+    try:
+        return ApiKey.objects.select_for_update().get(kid=kid)
+    except ApiKey.DoesNotExist:
+        raise NotFound(f"There is no key {kid!r}.") from None
+
+
+@transaction.atomic
+def rotate_key(
+    *, actor: Actor, kid: str, overlap: timedelta = OVERLAP_DEFAULT, reason: str = ""
+) -> CreatedKey:
+    """Create a successor with the same rights; the old key lives on for the overlap.
+
+    Raises:
+        NotFound: No such key.
+        Conflict: The key is revoked.
+    """
+    old = _locked(kid)
+    if old.revoked_at is not None:
+        raise Conflict(f"Key {kid} is revoked: create a new one.")
+    now = timezone.now()
+    lifetime = old.expires_at - old.created if old.expires_at else None
+    created = _mint(
+        prefix=old.prefix,
+        name=old.name,
+        owner=old.owner,
+        scopes=old.scopes,
+        cidrs=old.cidrs,
+        row_filter=old.row_filter,
+        expires_at=now + lifetime if lifetime else None,
+        rotated_from=old,
+        created_by=str(actor)[:150],
+    )
+    before = _facts(old)
+    end = now + overlap
+    old.expires_at = min(old.expires_at, end) if old.expires_at else end
+    old.save(update_fields=["expires_at"])
+    audit.record(
+        actor=actor,
+        action="key.rotate",
+        target=kid,
+        before=before,
+        after=_facts(created.key),
+        reason=reason,
+    )
+    raise_keyring()
+    return created
+
+
+@transaction.atomic
+def revoke_key(*, actor: Actor, kid: str, reason: str = "") -> ApiKey:
+    """Refuse the key everywhere within five seconds. Revoking it again changes nothing.
+
+    Raises:
+        NotFound: No such key.
+    """
+    key = _locked(kid)
+    if key.revoked_at is not None:
+        return key
+    before = _facts(key)
+    key.revoked_at = timezone.now()
+    key.save(update_fields=["revoked_at"])
+    audit.record(
+        actor=actor,
+        action="key.revoke",
+        target=kid,
+        before=before,
+        after=_facts(key),
+        reason=reason,
+    )
+    raise_keyring()
+    return key
+
+
+def note_key_used(*, kid: str, ip: str) -> None:
+    """Remember when and from where a key was last used, written once a minute at most."""
+    now = timezone.now()
+    stale = Q(last_used_at__isnull=True) | Q(last_used_at__lt=now - LAST_USED_WRITTEN_EVERY)
+    ApiKey.objects.filter(stale, kid=kid).update(last_used_at=now, last_used_from=ip or None)
+
+
+def key_entry(key: ApiKey) -> KeyEntry:
+    """Return what a keyring knows of a stored key."""
+    return KeyEntry(
+        kid=key.kid,
+        digest=key.digest,
+        pepper_v=key.pepper_v,
+        owner=key.owner,
+        kind=key.kind,
+        environment=key.environment,
+        scopes=tuple(key.scopes),
+        not_before=key.not_before.timestamp() if key.not_before else 0.0,
+        expires=key.expires_at.timestamp() if key.expires_at else None,
+        revoked=key.revoked_at is not None,
+        cidrs=tuple(key.cidrs),
+    )
+
+
+def _live(kinds: Iterable[str]) -> list[ApiKey]:
+    now = timezone.now()
+    unexpired = Q(expires_at__isnull=True) | Q(expires_at__gt=now)
+    return list(ApiKey.objects.filter(unexpired, kind__in=list(kinds), revoked_at__isnull=True))
+
+
+@transaction.atomic
+def keyring(*, kind: str = ApiKey.Kind.DATA) -> Keyring:
+    """Return the current generation of all live keys of one kind.
+
+    Data keys and control keys are never in one keyring: a key for the one opens nothing else.
+    """
+    # The generation first: keys that change after it was read make a newer one anyway.
+    generation = keyring_generation()
+    entries = [key_entry(key) for key in _live([kind])]
+    return Keyring(entries, peppers(), generation=generation)
