@@ -6,6 +6,6 @@ import os
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "shardnode.settings")
 
-from django.core.asgi import get_asgi_application  # noqa: E402 - settings are named first
+from django.core.asgi import get_asgi_application
 
 application = get_asgi_application()

@@ -1,4 +1,4 @@
-"""Who a shard node is: its key pairs and the instance that its Postgres must agree with.
+"""Who a shard node is: its identity file, and the instance that its Postgres must agree with.
 
 Invariant: one identity belongs to one database. A node whose identity file and ``sp_meta`` name
 different instances does not start: somebody copied a folder or restored another shard's data.
@@ -6,18 +6,14 @@ different instances does not start: somebody copied a folder or restored another
 
 from __future__ import annotations
 
-import base64
-import json
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psycopg
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from engine.run_dir import write_private
+from modeldefs.wire.enrolment import Identity
 
 FILE_NAME = "identity.json"
 
@@ -34,24 +30,12 @@ class DatabaseIdentity:
     system_identifier: str
 
 
-def ensure_identity(folder: Path) -> dict[str, str]:
-    """Return the identity in a node's folder, made on the first call. Never logged."""
+def ensure_identity(folder: Path) -> Identity:
+    """Return the identity in a node's folder, made on the first call."""
     path = folder / FILE_NAME
     if not path.exists():
-        write_private(
-            path,
-            json.dumps(
-                {
-                    "id": str(uuid.uuid4()),
-                    "x25519": _text(X25519PrivateKey.generate().private_bytes_raw()),
-                    "ed25519": _text(Ed25519PrivateKey.generate().private_bytes_raw()),
-                },
-                indent=1,
-            )
-            + "\n",
-        )
-    document: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))
-    return document
+        return Identity.create(path, id=str(uuid.uuid4()))
+    return Identity.load(path)
 
 
 def read_database_identity(connection: psycopg.Connection[Any]) -> DatabaseIdentity:
@@ -64,18 +48,14 @@ def read_database_identity(connection: psycopg.Connection[Any]) -> DatabaseIdent
     return DatabaseIdentity(instance=row[0], system_identifier=row[1])
 
 
-def check_identity(identity: dict[str, str], database: DatabaseIdentity) -> None:
+def check_identity(identity: Identity, database: DatabaseIdentity) -> None:
     """Refuse to serve a database that belongs to another instance.
 
     Raises:
         IdentityMismatch: They differ.
     """
-    if identity["id"] != str(database.instance):
+    if identity.id != str(database.instance):
         raise IdentityMismatch(
-            f"{FILE_NAME} is of instance {identity['id']}, the database of {database.instance}: "
+            f"{FILE_NAME} is of instance {identity.id}, the database of {database.instance}: "
             "give the node its own folder back, or provision with --adopt"
         )
-
-
-def _text(key: bytes) -> str:
-    return base64.b64encode(key).decode()

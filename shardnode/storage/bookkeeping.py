@@ -182,9 +182,7 @@ def collation_statement(
     Code-point order, as the dispatcher merges; the builtin provider exists from Postgres 17 on.
     """
     builtin = server_version >= 170000
-    return sql.SQL(
-        "CREATE COLLATION IF NOT EXISTS {}.{} (provider = {}, locale = {})"
-    ).format(
+    return sql.SQL("CREATE COLLATION IF NOT EXISTS {}.{} (provider = {}, locale = {})").format(
         sql.Identifier(names.schema),
         sql.Identifier(COLLATION),
         sql.SQL("builtin" if builtin else "libc"),

@@ -149,7 +149,7 @@ def _names_of_types(connection: psycopg.Connection[Any], kinds: Sequence[str]) -
         return {}
     with psycopg.Cursor(connection) as cursor:
         # The kinds are Django's, not a user's text; Postgres resolves them in a cast of NULL.
-        cursor.execute(sql.SQL("SELECT " + ", ".join(f"NULL::{kind}" for kind in kinds)))  # noqa: S608
+        cursor.execute(sql.SQL("SELECT " + ", ".join(f"NULL::{kind}" for kind in kinds)))
         result = cursor.pgresult
         assert result is not None
         pairs = [(result.ftype(place), result.fmod(place)) for place in range(len(kinds))]

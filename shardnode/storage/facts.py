@@ -84,9 +84,7 @@ WHERE n.nspname = %(schema)s AND NOT t.tgisinternal
 """
 
 
-def read_table_facts(
-    connection: psycopg.Connection[Any], *, schema: str
-) -> dict[str, TableFacts]:
+def read_table_facts(connection: psycopg.Connection[Any], *, schema: str) -> dict[str, TableFacts]:
     """Return every table of the schema that holds rows of a model, by relation name."""
     with connection.transaction(), connection.cursor() as cursor:
         where = {"schema": schema}

@@ -83,8 +83,10 @@ def provision(
         InstanceTaken: The schema belongs to another node; ``adopt`` takes it over.
         RolloutNeeded: The schema holds tables that an additive change cannot bring up to date.
     """
-    private_folder(place.run_dir)
-    private_folder(place.folder)
+    # A folder that exists keeps its mode: an embedded Postgres may need to pass through it.
+    for folder in (place.run_dir, place.folder.parent, place.folder):
+        if not folder.is_dir():
+            private_folder(folder)
     with _locked(place.folder):
         return _provision(place, admin_dsn, models, bundle, limits or RoleLimits(), adopt)
 
@@ -104,7 +106,7 @@ def _provision(
     def dsn(login: str) -> str:
         return login_dsn(admin_dsn, user=login, password=passwords[login], application=login)
 
-    _make_bookkeeping(dsn(names.migrate), place, UUID(identity["id"]), adopt=adopt)
+    _make_bookkeeping(dsn(names.migrate), place, UUID(identity.id), adopt=adopt)
     tables = ShardTables(dsn(names.migrate), names)
     try:
         applied = tables.apply(models, bundle=bundle)
@@ -116,7 +118,7 @@ def _provision(
         ro=dsn(names.ro),
         worker={"migrate_dsn": dsn(names.migrate), "mon_dsn": dsn(names.mon)},
     )
-    return ProvisionReport(node_file, identity["id"], notes, applied)
+    return ProvisionReport(node_file, identity.id, notes, applied)
 
 
 def migrate_entry(run_dir: Path, shard: str) -> dict[str, str]:
@@ -136,9 +138,7 @@ def _make_roles(
     place: ShardPlace, admin_dsn: str, limits: RoleLimits
 ) -> tuple[dict[str, str], list[str]]:
     known = _known_passwords(place)
-    with psycopg.connect(
-        admin_dsn, autocommit=True, connect_timeout=CONNECT_TIMEOUT_S
-    ) as admin:
+    with psycopg.connect(admin_dsn, autocommit=True, connect_timeout=CONNECT_TIMEOUT_S) as admin:
         for attempt in range(1, ATTEMPTS_MAX + 1):
             try:
                 report = ensure_roles(admin, place.names, known_passwords=known, limits=limits)
@@ -167,9 +167,7 @@ def _known_passwords(place: ShardPlace) -> dict[str, str]:
     return known
 
 
-def _make_bookkeeping(
-    migrate_dsn: str, place: ShardPlace, instance: UUID, *, adopt: bool
-) -> None:
+def _make_bookkeeping(migrate_dsn: str, place: ShardPlace, instance: UUID, *, adopt: bool) -> None:
     with psycopg.connect(
         migrate_dsn, autocommit=True, connect_timeout=CONNECT_TIMEOUT_S
     ) as connection:

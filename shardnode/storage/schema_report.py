@@ -42,9 +42,7 @@ def table_hash(facts: TableFacts, *, schema: str) -> str:
             for column in facts.columns.values()
         ),
         "indexes": sorted(unplaced(text) for text in facts.indexes.values()),
-        "constraints": sorted(
-            [name, unplaced(text)] for name, text in facts.constraints.items()
-        ),
+        "constraints": sorted([name, unplaced(text)] for name, text in facts.constraints.items()),
         "triggers": sorted(facts.triggers),
     }
     text = json.dumps(canonical, sort_keys=True, separators=(",", ":"))

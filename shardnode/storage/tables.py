@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, cast
 
@@ -23,14 +23,13 @@ from psycopg.conninfo import conninfo_to_dict
 from shardnode.storage.changes import ChangePlan, RecordedModel, RolloutNeeded, plan_changes
 from shardnode.storage.expectations import (
     BUCKET_COLUMN,
-    GUARD_TRIGGERS,
     Model,
     expected_tables,
     index_statements,
     is_reference,
     shard_key_column,
 )
-from shardnode.storage.facts import TableFacts, read_table_facts
+from shardnode.storage.facts import read_table_facts
 from shardnode.storage.naming import ShardNames
 
 
@@ -115,9 +114,7 @@ class ShardTables:
             LockNotGained: A table stayed busy; what was done stays, a second call goes on.
         """
         with psycopg.connect(self._dsn, autocommit=True) as guard, guard.transaction():
-            guard.execute(
-                sql.SQL("SET LOCAL ROLE {}").format(sql.Identifier(self._names.owner))
-            )
+            guard.execute(sql.SQL("SET LOCAL ROLE {}").format(sql.Identifier(self._names.owner)))
             # Two appliers queue here; readers and writers of rows are not held up.
             guard.execute("LOCK TABLE sp_model IN SHARE UPDATE EXCLUSIVE MODE")
             return self._apply(models, bundle)

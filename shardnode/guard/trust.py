@@ -1,0 +1,99 @@
+"""Whom this node trusts: the one dispatcher it is enrolled with, and the keys that one sealed.
+
+Invariant: trust follows the database. The dispatcher and the sealed keyring are read from sp_meta
+with ownership, so every worker of the node agrees within a poll, and a restart forgets nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+
+from modeldefs.wire.enrolment import EnrolledDispatcher, Identity, PublicIdentity, open_sealed
+from modeldefs.wire.keys import Keyring
+from modeldefs.wire.problems import Problem, Unauthorized
+from shardnode.guard.keeper import Keeper
+from shardnode.guard.keyring import read_standalone_keyring
+from shardnode.storage.meta import ShardMeta
+
+logger = logging.getLogger(__name__)
+
+
+def dispatcher_record(enrolled: EnrolledDispatcher) -> str:
+    """Return what sp_meta keeps of a dispatcher: public things only."""
+    return json.dumps({"id": enrolled.id, "key": enrolled.key.text}, sort_keys=True)
+
+
+def parse_dispatcher_record(record: str | None) -> EnrolledDispatcher | None:
+    """Return the dispatcher of a record."""
+    if record is None:
+        return None
+    document = json.loads(record)
+    return EnrolledDispatcher(document["id"], PublicIdentity.parse(document["key"]))
+
+
+class Trust:
+    """The pair key and the keyring of one worker process."""
+
+    def __init__(self, identity: Identity, keeper: Keeper, *, shard: str, folder: Path) -> None:
+        self._identity = identity
+        self._keeper = keeper
+        self._shard = shard
+        self._folder = folder
+        self._pair: tuple[str, str, bytes] | None = None
+        self._keyring: tuple[tuple[bool, int], Keyring] | None = None
+
+    @property
+    def enrolled(self) -> EnrolledDispatcher | None:
+        """The dispatcher this node belongs to."""
+        return parse_dispatcher_record(self._keeper.state.meta.dispatcher)
+
+    def pair_key_of(self, dispatcher_id: str) -> bytes | None:
+        """Return the key shared with a dispatcher; None for any but our own."""
+        record = self._keeper.state.meta.dispatcher
+        if record is None:
+            # Another worker may have enrolled a moment ago.
+            record = self._keeper.refresh().meta.dispatcher
+        if record is None:
+            return None
+        if self._pair is None or self._pair[0] != record:
+            enrolled = parse_dispatcher_record(record)
+            assert enrolled is not None
+            key = self._identity.pair_key(enrolled.key, dispatcher=enrolled.id, shard=self._shard)
+            self._pair = (record, enrolled.id, key)
+        return self._pair[2] if self._pair[1] == dispatcher_id else None
+
+    @property
+    def keyring(self) -> Keyring:
+        """The keys that are valid here now; opened once per generation."""
+        meta = self._keeper.state.meta
+        version = (meta.standalone, meta.keyring_generation)
+        if self._keyring is None or self._keyring[0] != version:
+            self._keyring = (version, self._current(meta))
+        return self._keyring[1]
+
+    def open_keyring(self, sealed: bytes, *, generation: int) -> Keyring:
+        """Return a keyring that our dispatcher sealed for us.
+
+        Raises:
+            Unauthorized: It was not sealed by our dispatcher for this node and generation.
+        """
+        enrolled = self.enrolled
+        pair_key = self.pair_key_of(enrolled.id) if enrolled else None
+        if pair_key is None:
+            raise Unauthorized
+        return Keyring.decode(
+            open_sealed(pair_key, sealed.decode("ascii", "replace"), generation=generation)
+        )
+
+    def _current(self, meta: ShardMeta) -> Keyring:
+        if meta.standalone:
+            return read_standalone_keyring(self._folder)
+        if meta.keyring is None:
+            return Keyring()
+        try:
+            return self.open_keyring(meta.keyring, generation=meta.keyring_generation)
+        except (Problem, ValueError):
+            logger.exception("guard.keyring_unreadable")
+            return Keyring()
