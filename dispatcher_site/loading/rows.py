@@ -155,15 +155,16 @@ class CsvReader:
 
     def _explicit(self, lines: list[bytes], data: bytes) -> list[bytes]:
         """Quote the empty texts of columns that are never NULL: sent bare, they would be NULL."""
-        empty = b",," in data or b",\n" in data or b"\n," in data or data[:1] == b","
-        if not self._texts or not empty:
-            return lines
-        return [
-            self._quoted_texts(line)
-            if b",," in line or line[:1] == b"," or line[-1:] == b","
-            else line
-            for line in lines
-        ]
+        suspects: set[int] = set()
+        if self._texts and b",," in data:
+            suspects.update([at for at, line in enumerate(lines) if b",," in line])
+        if self._texts and b",\n" in data:
+            suspects.update([at for at, line in enumerate(lines) if line.endswith(b",")])
+        if self._texts and (b"\n," in data or data.startswith(b",")):
+            suspects.update([at for at, line in enumerate(lines) if line.startswith(b",")])
+        for at in suspects:
+            lines[at] = self._quoted_texts(lines[at])
+        return lines
 
     def _quoted_texts(self, line: bytes) -> bytes:
         fields = fields_of(line)

@@ -21,22 +21,28 @@ from dispatcher_site.registry.management.commands.load import model_named
 
 
 @contextmanager
+def _packed(stored: IO[bytes], *, gzipped: bool) -> Iterator[IO[bytes]]:
+    if not gzipped:
+        yield stored
+        return
+    # No name and no time in it: the same rows give the same bytes.
+    with gzip.GzipFile("", "wb", 6, stored, mtime=0) as stream:
+        yield cast("IO[bytes]", stream)
+
+
+@contextmanager
 def _target(out: str, *, gzipped: bool) -> Iterator[IO[bytes]]:
     if out == "-":
-        yield sys.stdout.buffer
+        with _packed(sys.stdout.buffer, gzipped=gzipped) as stream:
+            yield stream
         sys.stdout.buffer.flush()
         return
     path = Path(out)
     # Written aside and renamed: a file that is there is a whole dump.
     unfinished = path.with_name(f".{path.name}.part")
     try:
-        with unfinished.open("wb") as stored:
-            if gzipped:
-                # No name and no time in it: the same rows give the same bytes.
-                with gzip.GzipFile("", "wb", 6, stored, mtime=0) as stream:
-                    yield cast("IO[bytes]", stream)
-            else:
-                yield stored
+        with unfinished.open("wb") as stored, _packed(stored, gzipped=gzipped) as stream:
+            yield stream
     except BaseException:
         unfinished.unlink(missing_ok=True)
         raise

@@ -72,7 +72,8 @@ class Command(BaseCommand):
         try:
             rejects = self._load(totals, **options)
         except LoadStopped as stopped:
-            self._report(totals, began_s, **options)
+            if totals.rows:
+                self._report(totals, began_s, **options)
             raise CommandError(str(stopped), returncode=stopped.exit_code) from None
         except KeyboardInterrupt:
             self._report(totals, began_s, **options)
@@ -136,9 +137,8 @@ class Command(BaseCommand):
             self.stdout.write(json.dumps(document))
             return
         words = [f"{totals.loaded:,} rows loaded"]
-        for name in ("skipped", "updated", "rejected"):
-            if getattr(totals, name):
-                words.append(f"{getattr(totals, name):,} {name}")
+        others = ("skipped", "updated", "rejected")
+        words += [f"{getattr(totals, name):,} {name}" for name in others if getattr(totals, name)]
         if totals.replayed_parts:
             words.append(f"{totals.replayed_parts:,} parts were there already")
         rate = rate_text(totals.rows, seconds)
