@@ -1,7 +1,12 @@
-"""The data endpoints as a ninja API: validation, OpenAPI and docs of what the front answers."""
+"""The data endpoints of the cluster as a ninja API: OpenAPI, docs, and a road through Django."""
 
 from __future__ import annotations
 
-from ninja import NinjaAPI
+from django.contrib.admin.views.decorators import staff_member_required
 
-data_api = NinjaAPI(title="Shardpoint", docs_url="/docs", openapi_url="/openapi.json")
+from modeldefs.kit.apps import current_catalog
+from modeldefs.kit.operations import build_api
+
+data_api = build_api(
+    current_catalog(), title="Shardpoint", docs_decorator=staff_member_required
+)

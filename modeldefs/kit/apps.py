@@ -7,11 +7,15 @@ of ``catalog``, so that a broken definition is one clear error and not a process
 from __future__ import annotations
 
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from django.apps import AppConfig, apps
 from django.conf import settings
 
 from modeldefs.kit.catalog import Catalog, load_catalog
+
+if TYPE_CHECKING:
+    from modeldefs.kit.front import DataFront
 
 
 class KitConfig(AppConfig):
@@ -19,6 +23,7 @@ class KitConfig(AppConfig):
 
     name = "modeldefs.kit"
     label = "kit"
+    front: DataFront | None = None  # set by the worker that serves data
 
     @cached_property
     def catalog(self) -> Catalog:

@@ -58,6 +58,7 @@ class Shards:
 
     asked: int
     answered: int
+    coverage: float = 1.0  # the share of all buckets that the answer is about
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +165,7 @@ class DataFront:
     ) -> None:
         self._catalog = catalog
         self._backend = backend
-        self._authenticate = authenticate
+        self.authenticate = authenticate
         self._cursor_key = cursor_key
         self._clock = clock
         self.by_path = {
@@ -213,7 +214,7 @@ class DataFront:
         if method not in served.methods:
             raise MethodNotAllowed(headers=[("allow", served.allow)])
         headers = _Headers(request.headers)
-        principal = self._authenticate(headers.key, request.client_host)
+        principal = self.authenticate(headers.key, request.client_host)
         if not principal.may(served.model, served.version, served.endpoint.name, served.verb):
             scope = required_scope(
                 served.model, served.version, served.endpoint.name, served.verb
@@ -293,6 +294,8 @@ class DataFront:
         if isinstance(outcome, Written):
             return HttpReply(200, outcome.body, headers)
         envelope = _shards_json(outcome.shards)
+        if outcome.shards.coverage < 1:
+            headers.append((b"shardpoint-coverage", b"%.6g" % outcome.shards.coverage))
         if isinstance(outcome, GroupsOutcome):
             body = b'{"value":' + groups_json(ask, outcome.rows) + b',"shards":' + envelope + b"}"
             return HttpReply(200, body, headers)
@@ -402,9 +405,10 @@ def _next_link(request: HttpRequest, cursor: str) -> bytes:
 
 
 def _shards_json(shards: Shards) -> bytes:
-    return b'{"asked":%d,"answered":%d,"missing":[],"coverage":1}' % (
+    return b'{"asked":%d,"answered":%d,"missing":[],"coverage":%.6g}' % (
         shards.asked,
         shards.answered,
+        shards.coverage,
     )
 
 

@@ -1,0 +1,87 @@
+"""The streams of one front worker: one to each shard node, opened and closed as the map says."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from dispatcher_site.gateway.routing_state import RoutingState
+from dispatcher_site.registry.reading import NodeAddress
+from modeldefs.wire.stream import StreamClient, StreamIdentity
+
+logger = logging.getLogger(__name__)
+
+SERVING_STATES = frozenset({"active", "draining"})
+
+
+class Streams:
+    """Streams by shard name. Use from the loop's thread only."""
+
+    def __init__(self, bundle: str) -> None:
+        self._bundle = bundle
+        self._known: dict[str, tuple[NodeAddress, StreamClient]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def follow(self, state: RoutingState) -> None:
+        """Open what is new, reopen what moved, close what is gone."""
+        for shard, address in state.nodes.items():
+            known = self._known.get(shard)
+            if known is not None and _same_place(known[0], address):
+                self._known[shard] = (address, known[1])
+                continue
+            if known is not None:
+                self._spawn(known[1].close())
+            client = StreamClient(
+                host=address.host,
+                port=address.port,
+                identity=StreamIdentity(state.dispatcher, shard, self._bundle, address.pair_key),
+                on_state=_logger_of(shard),
+            )
+            self._known[shard] = (address, client)
+            self._spawn(client.start())
+        for shard in set(self._known) - set(state.nodes):
+            self._spawn(self._known.pop(shard)[1].close())
+
+    def client(self, shard: str) -> StreamClient | None:
+        """Return the stream to a shard that may be asked; None for one that may not."""
+        known = self._known.get(shard)
+        if known is None or known[0].state not in SERVING_STATES:
+            return None
+        return known[1]
+
+    def state_of(self, shard: str) -> str:
+        """Return why a shard is not asked: its registry state, or what refused its stream."""
+        known = self._known.get(shard)
+        if known is None:
+            return "unknown"
+        if known[0].state not in SERVING_STATES:
+            return known[0].state
+        return known[1].last_refusal or "refused"
+
+    async def settle(self) -> None:
+        """Wait until every stream has tried to connect once."""
+        while self._tasks:
+            await asyncio.gather(*tuple(self._tasks), return_exceptions=True)
+
+    async def close(self) -> None:
+        """Close every stream."""
+        known, self._known = self._known, {}
+        await asyncio.gather(*(client.close() for _, client in known.values()))
+
+    def _spawn(self, work: object) -> None:
+        task: asyncio.Task[None] = asyncio.ensure_future(work)  # type: ignore[arg-type]
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def _same_place(before: NodeAddress, now: NodeAddress) -> bool:
+    return (before.host, before.port, before.pair_key) == (now.host, now.port, now.pair_key)
+
+
+def _logger_of(shard: str) -> Callable[[bool, str], None]:
+    def on_state(connected: bool, reason: str) -> None:
+        event = "stream.opened" if connected else "stream.closed"
+        logger.info("%s %s %s", event, shard, reason)
+
+    return on_state

@@ -1,0 +1,103 @@
+"""The hot handler that both sites share: data endpoints from the front, refusals as problems."""
+
+from __future__ import annotations
+
+import asyncio
+
+from django.apps import apps
+from django.http import HttpRequest as DjangoRequest
+from django.http import HttpResponse
+
+from modeldefs.kit.apps import KitConfig
+from modeldefs.kit.front import DataFront, problem_reply
+from modeldefs.wire.http1 import Cancel, HttpReply, HttpRequest, Reply
+from modeldefs.wire.problems import STANDARD_PROBLEMS, Internal, ShardUnavailable
+
+BODY_BYTES_MAX = 1_048_576
+
+
+def refusal(code: str, request: HttpRequest | None) -> HttpReply:
+    """Return the reply for what the HTTP protocol refused, by its code."""
+    kind = STANDARD_PROBLEMS.get(code, Internal)
+    return problem_reply(kind(), request.path if request is not None else b"", "")
+
+
+class EndpointHandler:
+    """Answers data endpoints; what else a site has in front of Django it adds."""
+
+    def __init__(self) -> None:
+        self.front: DataFront | None = None
+
+    def claims(self, path: bytes) -> bool:
+        """Is the path that of a data endpoint?"""
+        return self.front is not None and self.front.claims(path)
+
+    def answer(self, request: HttpRequest, reply: Reply) -> Cancel | None:
+        """Answer a request of a data endpoint."""
+        if self.front is None:
+            reply(problem_reply(ShardUnavailable("starting"), request.path, ""))
+            return None
+        return self.front.answer(request, reply)
+
+    def refuse(self, code: str, request: HttpRequest | None) -> HttpReply:
+        """Return the problem for a request that broke the protocol."""
+        return refusal(code, request)
+
+    def body_bytes_max(self, path: bytes) -> int:
+        """Return the limit of a body."""
+        return BODY_BYTES_MAX
+
+    def upgrade(
+        self, request: HttpRequest, transport: asyncio.Transport
+    ) -> asyncio.Protocol | HttpReply | None:
+        """Return None: only a node's handler takes over connections."""
+        return None
+
+    def install(self, front: DataFront) -> None:
+        """Serve from now on, here and in the ninja operations of this process."""
+        self.front = front
+        config = apps.get_app_config("kit")
+        if isinstance(config, KitConfig):
+            config.front = front
+
+
+async def answer_through_django(request: DjangoRequest) -> HttpResponse:
+    """Answer a data endpoint that came in through Django instead of the HTTP protocol."""
+    config = apps.get_app_config("kit")
+    front = config.front if isinstance(config, KitConfig) else None
+    asked = HttpRequest(
+        (request.method or "GET").encode("latin-1"),
+        request.META.get("RAW_PATH", request.path).encode("ascii", "ignore"),
+        str(request.META.get("QUERY_STRING", "")).encode("latin-1"),
+        [
+            (name.lower().encode("latin-1"), value.encode("latin-1"))
+            for name, value in request.headers.items()
+        ],
+        request.body,
+        str(request.META.get("REMOTE_ADDR", "")),
+    )
+    if front is None:
+        return _django_response(
+            problem_reply(ShardUnavailable("this process serves no data"), asked.path, "")
+        )
+    answered: asyncio.Future[HttpReply] = asyncio.get_running_loop().create_future()
+
+    def reply(answer: HttpReply) -> None:
+        if not answered.done():
+            answered.set_result(answer)
+
+    cancel = front.answer(asked, reply)
+    try:
+        return _django_response(await answered)
+    except asyncio.CancelledError:
+        if cancel is not None:
+            cancel()
+        raise
+
+
+def _django_response(answer: HttpReply) -> HttpResponse:
+    response = HttpResponse(answer.body, status=answer.status)
+    del response["content-type"]
+    for name, value in answer.headers:
+        response[name.decode("latin-1")] = value.decode("latin-1")
+    return response

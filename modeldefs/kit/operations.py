@@ -1,0 +1,234 @@
+"""The data endpoints as a ninja API: one operation each, with its OpenAPI description.
+
+The description is made from the same parameters that the request reader enforces, so what the docs
+say is what is checked. An operation answers by the same front as the fast path.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from django.http import HttpRequest, HttpResponse
+from ninja import NinjaAPI
+
+from modeldefs.kit.catalog import Catalog
+from modeldefs.kit.endpoints import Endpoint
+from modeldefs.kit.handler import answer_through_django
+from modeldefs.kit.parameters import ParameterSpec
+from modeldefs.kit.plans import ReadPlan
+from modeldefs.kit.statements import output_columns
+from modeldefs.kit.tracing import presence_sets
+from modeldefs.wire.problems import STANDARD_PROBLEMS, Problem
+
+_PROBLEMS_OF_ALL = (
+    "invalid-request",
+    "unauthorized",
+    "forbidden",
+    "overloaded",
+    "shard-unavailable",
+    "deadline-exceeded",
+)
+
+
+def build_api(catalog: Catalog, *, title: str, docs_decorator: Callable[..., Any]) -> NinjaAPI:
+    """Return the ninja API of all endpoints of a catalog."""
+    api = NinjaAPI(
+        title=title,
+        version=catalog.bundle_id[:12],
+        description="Every query is a typed endpoint. Send the key as `Authorization: Bearer`.",
+        docs_url="/docs",
+        openapi_url="/openapi.json",
+        docs_decorator=docs_decorator,
+        urls_namespace="data",
+        openapi_extra={
+            "components": {
+                "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
+                "schemas": {"Problem": _PROBLEM_SCHEMA},
+            },
+            "security": [{"key": []}],
+        },
+    )
+    for endpoint in catalog.by_number:
+        _add(api, catalog, endpoint)
+    return api
+
+
+def _add(api: NinjaAPI, catalog: Catalog, endpoint: Endpoint[Any, Any]) -> None:
+    shown = [method for method in endpoint.methods if method in ("GET", "POST")]
+    for method in endpoint.methods:
+        api.default_router.add_api_operation(
+            f"/{endpoint.name}",
+            [method],
+            _view(endpoint.name),
+            operation_id=f"{endpoint.name}_{method.lower()}",
+            summary=endpoint.doc.splitlines()[0] if endpoint.doc else endpoint.name,
+            description=endpoint.doc,
+            tags=[endpoint.model.__name__],
+            include_in_schema=method in shown,
+            openapi_extra=_described(catalog, endpoint, method),
+        )
+
+
+def _view(name: str) -> Callable[..., Any]:
+    async def operation(request: HttpRequest) -> HttpResponse:
+        return await answer_through_django(request)
+
+    operation.__name__ = name
+    return operation
+
+
+def _described(catalog: Catalog, endpoint: Endpoint[Any, Any], method: str) -> dict[str, Any]:
+    specs = list(endpoint.parameters)
+    described: dict[str, Any] = {
+        "responses": {
+            200: {
+                "description": "The answer, whole.",
+                "content": {"application/json": {"schema": answer_schema(catalog, endpoint)}},
+            },
+            **_problem_responses(),
+        }
+    }
+    if method == "POST":
+        described["requestBody"] = {
+            "required": any(spec.required for spec in specs),
+            "content": {"application/json": {"schema": _body_schema(endpoint, specs)}},
+        }
+        return described
+    described["parameters"] = [
+        {
+            "name": spec.name,
+            "in": "query",
+            "required": spec.required,
+            "schema": parameter_schema(spec),
+        }
+        for spec in specs
+    ]
+    described["parameters"] += [
+        {"name": name, "in": "query", "required": False, "schema": schema}
+        for name, schema in _page_schemas(endpoint).items()
+    ]
+    return described
+
+
+def parameter_schema(spec: ParameterSpec) -> dict[str, Any]:
+    """Return the JSON Schema of one parameter."""
+    schema: dict[str, Any] = dict(spec.kind.schema)
+    if spec.choices:
+        schema["enum"] = list(spec.choices)
+    if schema["type"] == "string" and spec.length_max < 1_000_000:
+        schema["maxLength"] = spec.length_max
+    if schema["type"] == "integer":
+        schema |= {"minimum": spec.low, "maximum": spec.high}
+    if spec.is_list:
+        schema = {"type": "array", "items": schema, "maxItems": 1_000}
+    if spec.default is not None:
+        schema["default"] = spec.default
+    if spec.nullable:
+        return {"anyOf": [schema, {"type": "null"}]}
+    return schema
+
+
+def _page_schemas(endpoint: Endpoint[Any, Any]) -> dict[str, dict[str, Any]]:
+    schemas: dict[str, dict[str, Any]] = {}
+    options = endpoint.options
+    if endpoint.shape == "page":
+        limit = {"type": "integer", "minimum": 1, "maximum": options.limit_max}
+        schemas["limit"] = {**limit, "default": options.limit}
+        schemas["after"] = {"type": "string", "description": "`next` of the page before"}
+    elif endpoint.shape == "groups" and options.top is not None:
+        schemas["limit"] = {"type": "integer", "minimum": 1, "default": options.top}
+    return schemas
+
+
+def _body_schema(
+    endpoint: Endpoint[Any, Any], specs: list[ParameterSpec]
+) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "properties": {s.name: parameter_schema(s) for s in specs} | _page_schemas(endpoint),
+        "required": [spec.name for spec in specs if spec.required],
+        "additionalProperties": False,
+    }
+
+
+def answer_schema(catalog: Catalog, endpoint: Endpoint[Any, Any]) -> dict[str, Any]:
+    """Return the JSON Schema of an endpoint's answer."""
+    if endpoint.shape == "value":
+        return {}
+    if endpoint.shape == "row":
+        manager: Any = endpoint.model._default_manager
+        return _row_schema(output_columns(manager.all()))
+    plan: ReadPlan = catalog.plan(endpoint, presence_sets(endpoint)[-1])
+    row = _row_schema(plan.columns)
+    shards = {
+        "type": "object",
+        "properties": {
+            "asked": {"type": "integer"},
+            "answered": {"type": "integer"},
+            "missing": {"type": "array", "items": {"type": "string"}},
+            "coverage": {"type": "number"},
+        },
+        "required": ["asked", "answered", "missing", "coverage"],
+    }
+    if endpoint.shape == "page":
+        members: dict[str, Any] = {
+            "items": {"type": "array", "items": row},
+            "next": {"anyOf": [{"type": "string"}, {"type": "null"}]},
+        }
+    elif endpoint.shape == "groups":
+        members = {"value": {"type": "array", "items": row}}
+    elif endpoint.shape == "single":
+        members = {"value": {"anyOf": [row, {"type": "null"}]} if endpoint.optional_result else row}
+    else:
+        members = {"value": next(iter(row["properties"].values())) if endpoint.is_scalar else row}
+    return {
+        "type": "object",
+        "properties": {**members, "shards": shards},
+        "required": [*members, "shards"],
+    }
+
+
+def _row_schema(columns: Any) -> dict[str, Any]:
+    properties = {}
+    for column in columns:
+        schema = column.form.json_schema()
+        properties[column.name] = (
+            {"anyOf": [schema, {"type": "null"}]} if column.nullable and schema else schema
+        )
+    return {"type": "object", "properties": properties, "required": list(properties)}
+
+
+def _problem_responses() -> dict[int, Any]:
+    by_status: dict[int, list[type[Problem]]] = {}
+    for code in _PROBLEMS_OF_ALL:
+        kind = STANDARD_PROBLEMS[code]
+        by_status.setdefault(kind.status, []).append(kind)
+    return {
+        status: {
+            "description": "; ".join(kind.title() for kind in kinds),
+            "content": {
+                "application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}
+            },
+        }
+        for status, kinds in by_status.items()
+    }
+
+
+_PROBLEM_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "type": {"type": "string"},
+        "code": {"type": "string"},
+        "title": {"type": "string"},
+        "status": {"type": "integer"},
+        "detail": {"type": "string"},
+        "instance": {"type": "string"},
+        "request_id": {"type": "string"},
+        "retryable": {"type": "boolean"},
+        "retry_after_ms": {"anyOf": [{"type": "integer"}, {"type": "null"}]},
+        "errors": {"type": "array", "items": {"type": "object"}},
+        "shards": {"type": "array", "items": {"type": "object"}},
+    },
+    "required": ["type", "code", "title", "status", "detail", "request_id", "retryable"],
+}

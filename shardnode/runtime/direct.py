@@ -1,0 +1,81 @@
+"""Direct calls: this node as the whole backend, for what it owns.
+
+A call for a bucket of another shard is refused and told the owner. A call without a key is answered
+from this shard alone, and its coverage says so: the share of all buckets that are owned here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from modeldefs.kit.answers import groups_outcome, page_outcome
+from modeldefs.kit.buckets import BUCKET_COUNT, bucket_of
+from modeldefs.kit.front import Ask, Outcome, Shards, Written
+from modeldefs.wire import calls
+from modeldefs.wire.problems import Internal, Problem
+from shardnode.guard.keeper import Keeper
+from shardnode.runtime.executor import Executor, Place
+
+Done = Callable[[Outcome], None]
+
+
+class LocalBackend:
+    """Answers asks from this shard."""
+
+    def __init__(self, *, executor: Executor, keeper: Keeper) -> None:
+        self._executor = executor
+        self._keeper = keeper
+        self._loop = asyncio.get_running_loop()
+
+    def submit(self, ask: Ask, done: Done) -> Callable[[], None] | None:
+        """Answer the ask by calling ``done`` once."""
+        try:
+            place = self._place(ask)
+            shards = self._shards(ask, place)
+        except Problem as problem:
+            done(problem)
+            return None
+        self._executor.run(
+            endpoint=ask.served.endpoint,
+            call=calls.Call(
+                ask.mask, ask.ordered_values(), ask.limit, ask.after, ask.principal.kid,
+                ask.request_id,
+            ),
+            place=place,
+            joined=True,
+            deadline=self._loop.time() + ask.timeout_ms / 1_000,
+            done=lambda part: done(_outcome(ask, part, shards)),
+        )
+        return None
+
+    def _place(self, ask: Ask) -> Place:
+        view = self._keeper.state.view
+        if ask.plan is None:
+            bucket = bucket_of(ask.values[ask.served.key_parameter])
+            self._keeper.check(bucket, None)
+            return Place(bucket, view.epochs[bucket], is_local=True)
+        route = ask.plan.route
+        if route.reach in ("targeted", "list"):
+            given = ask.values[route.parameter] if route.parameter else list(route.constants)
+            for key in given if isinstance(given, list) else [given]:
+                self._keeper.check(bucket_of(str(key)), None)
+        return Place(None, 0, is_local=True)
+
+    def _shards(self, ask: Ask, place: Place) -> Shards:
+        if ask.plan is None or ask.plan.route.reach != "scatter":
+            return Shards(1, 1)
+        owned = sum(last - first + 1 for first, last in self._keeper.state.view.owned_ranges)
+        return Shards(1, 1, owned / BUCKET_COUNT)
+
+
+def _outcome(ask: Ask, part: object, shards: Shards) -> Outcome:
+    if isinstance(part, Problem):
+        return part
+    if isinstance(part, bytes):
+        return Written(part)
+    if isinstance(part, calls.GroupPart):
+        return groups_outcome(ask, [part], shards)
+    if isinstance(part, calls.PagePart):
+        return page_outcome(ask, [part], shards)
+    return Internal()
