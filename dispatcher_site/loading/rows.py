@@ -142,16 +142,17 @@ class CsvReader:
         if len(fields) != self._commas + 1:
             raise BadRecord(f"has {len(fields)} fields, not {self._commas + 1}")
         bucket = _key_bucket(self.mapping, fields)
-        for at in self._empty_texts(fields):
+        bare = self._bare_texts(fields)
+        for at in bare:
             fields[at] = b""
         text = record
-        if b"\r" in record or record == b"\\." or b"" in fields:
-            # Postgres takes the first two inside quotes only; an empty text must be quoted.
+        if bare or b"\r" in record or record == b"\\.":
+            # All three mean something else to Postgres where they are not quoted.
             text = write_record(fields)[:-1]
         return Row(line, bucket, text, record)
 
-    def _empty_texts(self, fields: Sequence[bytes | None]) -> list[int]:
-        return [at for at in self._texts if not fields[at]]
+    def _bare_texts(self, fields: Sequence[bytes | None]) -> list[int]:
+        return [at for at in self._texts if fields[at] is None]
 
     def _explicit(self, lines: list[bytes], data: bytes) -> list[bytes]:
         """Quote the empty texts of columns that are never NULL: sent bare, they would be NULL."""
@@ -168,10 +169,10 @@ class CsvReader:
 
     def _quoted_texts(self, line: bytes) -> bytes:
         fields = fields_of(line)
-        empty = self._empty_texts(fields)
-        if not empty:
+        bare = self._bare_texts(fields)
+        if not bare:
             return line
-        for at in empty:
+        for at in bare:
             fields[at] = b""
         return write_record(fields)[:-1]
 
@@ -200,13 +201,11 @@ class CsvReader:
     def _quoted_rows(self, data: bytes) -> PlainRows | None:
         records: list[bytes] = []
         keys: list[bytes] = []
-        lines = iter(data.split(b"\n"))
+        lines = iter(data.split(b"\n")[:-1])
         commas, at, match = self._commas, self._at or 0, self._pattern.fullmatch
         for line in lines:
             if b'"' not in line:
                 if line.count(b",") != commas:
-                    if not line and next(lines, None) is None:
-                        break  # what follows the last line feed
                     return None
                 keys.append(line.split(b",", at + 1)[at])
             else:

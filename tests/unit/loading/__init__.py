@@ -1,0 +1,1 @@
+"""Tests of dispatcher_site.loading."""
