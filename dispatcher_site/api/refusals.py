@@ -129,7 +129,7 @@ def _of_drf(failure: exceptions.APIException) -> Problem:
         error = InputError("malformed-body", "the body is not JSON", pointer="")
         return InvalidRequest(errors=[error])
     if isinstance(failure, exceptions.Throttled):
-        wait_ms = int((failure.wait or 1) * 1000)
+        wait_ms = int((getattr(failure, "wait", None) or 1) * 1000)
         return QuotaExceeded(retry_after_ms=wait_ms)
     kinds: list[tuple[type[Exception], type[Problem]]] = [
         (exceptions.NotAuthenticated, Unauthorized),

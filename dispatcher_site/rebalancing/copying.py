@@ -13,8 +13,8 @@ from typing import Any, Protocol
 
 from dispatcher_site.rebalancing.records import (
     by_key,
+    comes_before,
     conflicting_keys,
-    key_order,
     split_records,
     value_at,
 )
@@ -129,12 +129,12 @@ def _conflicts(
     after: str | None,
 ) -> list[str]:
     ours = by_key(records, model.key_position)
-    order = key_order(model.key_kind)
+    order = comes_before(model.key_kind)
     last = value_at(records[-1], model.key_position)
     theirs: dict[str, bytes] = {}
     while True:
         page = target.rows(model.name, ranges=ranges, after=after, limit=PAGE_ROWS)
         theirs |= by_key(list(split_records(page.body)), model.key_position)
-        if page.next_after is None or order(page.next_after) >= order(last):
+        if page.next_after is None or not order(page.next_after, last):
             return conflicting_keys(theirs, ours)
         after = page.next_after

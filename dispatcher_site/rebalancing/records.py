@@ -9,8 +9,6 @@ import csv
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from decimal import Decimal
 
-Comparable = int | Decimal | bytes
-
 
 def split_records(body: bytes) -> Iterator[bytes]:
     """Yield each record of a CSV body with its line end; a quoted value may hold line ends."""
@@ -51,13 +49,13 @@ def conflicting_keys(theirs: Mapping[str, bytes], ours: Mapping[str, bytes]) -> 
     return [key for key, record in ours.items() if theirs.get(key) != record]
 
 
-def key_order(kind: str) -> Callable[[str], Comparable]:
-    """Return how primary keys of this Django field type sort in Postgres.
+def comes_before(kind: str) -> Callable[[str, str], bool]:
+    """Return how primary keys of this Django field type sort in Postgres: is one before another?
 
     Text is in code point order, which is the order of its UTF-8 bytes.
     """
     if "Integer" in kind or kind in ("AutoField", "BigAutoField", "SmallAutoField"):
-        return int
+        return lambda one, other: int(one) < int(other)
     if kind == "DecimalField":
-        return Decimal
-    return str.encode
+        return lambda one, other: Decimal(one) < Decimal(other)
+    return lambda one, other: one.encode() < other.encode()

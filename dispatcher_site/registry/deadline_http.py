@@ -82,7 +82,7 @@ class _Pool(HTTPConnectionPool):
 
 class _Adapter(HTTPAdapter):
     def init_poolmanager(self, *args: Any, **known: Any) -> None:
-        super().init_poolmanager(*args, **known)  # type: ignore[no-untyped-call]
+        super().init_poolmanager(*args, **known)
         # Plain HTTP alone: over TLS the socket is wrapped again and the deadline would be lost.
         self.poolmanager.pool_classes_by_scheme = {"http": _Pool}
 

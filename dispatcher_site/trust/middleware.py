@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Callable
 
-from asgiref.sync import iscoroutinefunction, markcoroutinefunction
 from django.conf import settings
 from django.http import HttpRequest, HttpResponseBase
+from django.utils.deprecation import MiddlewareMixin
 
 REQUEST_ID_HEADER = "X-Request-Id"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -24,36 +23,28 @@ def request_id_of(request: HttpRequest) -> str:
     return str(known)
 
 
-class RequestIdentity:
+class RequestIdentity(MiddlewareMixin):
     """Give each request an id and say it in the answer."""
 
-    sync_capable = True
-    async_capable = True
-
-    def __init__(self, get_response: Callable[[HttpRequest], HttpResponseBase]) -> None:
-        self.get_response = get_response
-        if iscoroutinefunction(get_response):
-            markcoroutinefunction(self)
-
-    def __call__(self, request: HttpRequest) -> HttpResponseBase:
-        """Answer with the id in a header."""
+    def process_request(self, request: HttpRequest) -> None:
+        """Settle the id before anything is logged under it."""
         request_id_of(request)
-        if iscoroutinefunction(self):
-            return self._later(request)  # type: ignore[return-value]
-        return self._marked(request, self.get_response(request))
 
-    async def _later(self, request: HttpRequest) -> HttpResponseBase:
-        return self._marked(request, await self.get_response(request))  # type: ignore[misc]
-
-    def _marked(self, request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
+    def process_response(
+        self, request: HttpRequest, response: HttpResponseBase
+    ) -> HttpResponseBase:
+        """Say the id."""
         response.headers.setdefault(REQUEST_ID_HEADER, request_id_of(request))
         return response
 
 
-class ContentSecurityPolicy(RequestIdentity):
+class ContentSecurityPolicy(MiddlewareMixin):
     """Allow only our own scripts, styles and pictures, except where a library needs more."""
 
-    def _marked(self, request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
+    def process_response(
+        self, request: HttpRequest, response: HttpResponseBase
+    ) -> HttpResponseBase:
+        """Say the policy, and keep pages of operators out of caches."""
         relaxed = settings.SHARDPOINT_CSP_RELAXED
         policy = next(
             (text for path, text in relaxed.items() if request.path.startswith(path)),

@@ -36,7 +36,7 @@ def schema_hash(model: type[models.Model]) -> str:
 
 def _record_models(catalog: Catalog) -> None:
     for name, model in catalog.models.items():
-        options = model.shard  # type: ignore[attr-defined]
+        options = model.shard
         definition, _ = ModelDefinition.objects.update_or_create(
             name=name,
             defaults={
