@@ -67,9 +67,10 @@ class MemoryNode:
             self.asked += 1
             asked = self.asked
             self.before(asked)
-            answer = self._applied((load, part), body, on_conflict, columns)
-        self.after(asked)
-        return answer
+            try:
+                return self._applied((load, part), body, on_conflict, columns)
+            finally:
+                self.after(asked)
 
     def _applied(
         self, name: tuple[str, int], body: bytes, on_conflict: str, columns: Sequence[str]

@@ -12,11 +12,11 @@ from typing import IO, Any, cast
 
 from django.core.management.base import BaseCommand, CommandError
 
-from dispatcher_site.loading.cluster import RegisteredCluster
 from dispatcher_site.loading.columns import shape_of
 from dispatcher_site.loading.dumping import DumpOptions, dump_lines
 from dispatcher_site.loading.errors import LoadStopped
 from dispatcher_site.loading.progress import Meter, meter
+from dispatcher_site.loading.registered import RegisteredCluster
 from dispatcher_site.registry.management.commands.load import model_named
 
 

@@ -12,12 +12,12 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
-from dispatcher_site.loading.cluster import RegisteredCluster
 from dispatcher_site.loading.columns import shape_of
 from dispatcher_site.loading.errors import LoadStopped, NoSuchThing, PartlyDone
 from dispatcher_site.loading.journal import Totals
 from dispatcher_site.loading.loads import FileLoad, LoadOptions
 from dispatcher_site.loading.progress import meter, rate_text
+from dispatcher_site.loading.registered import RegisteredCluster
 from dispatcher_site.loading.rejects import REJECTS_MAX, Rejects
 from dispatcher_site.loading.sending import PATIENCE_S
 from dispatcher_site.loading.sources import Source, source_of
