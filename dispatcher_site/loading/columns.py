@@ -18,13 +18,16 @@ from dispatcher_site.loading.errors import WrongInput
 
 BUCKET_COLUMN = "bucket"
 
-ColumnKind = Literal["integer", "number", "boolean", "uuid", "json", "text", "other"]
+ColumnKind = Literal[
+    "integer", "float", "decimal", "boolean", "datetime", "uuid", "json", "text", "other"
+]
 KeyKind = Literal["integer", "text", "uuid"]
 
 _KINDS: tuple[tuple[type[models.Field[Any, Any]], ColumnKind], ...] = (
     (models.IntegerField, "integer"),
-    (models.FloatField, "number"),
-    (models.DecimalField, "number"),
+    (models.FloatField, "float"),
+    (models.DecimalField, "decimal"),
+    (models.DateTimeField, "datetime"),
     (models.BooleanField, "boolean"),
     (models.UUIDField, "uuid"),
     (models.JSONField, "json"),

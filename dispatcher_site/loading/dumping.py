@@ -122,7 +122,7 @@ def _merged(
 def _order_of(column: Column) -> Callable[[bytes], Any]:
     if column.kind == "integer":
         return int
-    if column.kind == "number":
+    if column.kind in ("float", "decimal"):
         return lambda value: Decimal(value.decode())
     return bytes  # UTF-8 sorts as its code points do, and as the shards do
 
@@ -146,8 +146,12 @@ def _json_value(column: Column, value: bytes | None) -> Any:
         return None
     if column.kind == "boolean":
         return value == b"t"
-    # Integers of 64 bits leave as text (RFC 7493), decimals to keep their digits.
-    is_number = column.kind == "integer" and column.high < 2**53
-    if is_number or column.kind == "json":
+    # Integers of 64 bits leave as text (RFC 7493); so do decimals, to keep their digits.
+    is_small = column.kind == "integer" and column.high < 2**53
+    is_finite = column.kind == "float" and value[-1:].isdigit()
+    if is_small or is_finite or column.kind == "json":
         return msgspec.Raw(value)
-    return value.decode()
+    text = value.decode()
+    if column.kind == "datetime" and text.endswith("+00"):
+        return text.removesuffix("+00").replace(" ", "T") + "Z"
+    return text

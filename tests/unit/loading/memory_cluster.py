@@ -126,15 +126,21 @@ class MemoryNode:
         self, model: str, *, ranges: Sequence[tuple[int, int]], after: str | None, limit: int
     ) -> RowsPage:
         """Return the next rows of a model in primary key order."""
-        sort = int if self.shape.columns[0].kind == "integer" else bytes
+        by_number = self.shape.columns[0].kind == "integer"
+
+        def place(key: bytes) -> tuple[int, bytes]:
+            return (int(key), b"") if by_number else (0, key)
+
         keys = sorted(
-            key
-            for key, (bucket, _) in self.rows_by_key.items()
-            if bucket < 0 or any(first <= bucket <= last for first, last in ranges)
+            (
+                key
+                for key, (bucket, _) in self.rows_by_key.items()
+                if bucket < 0 or any(first <= bucket <= last for first, last in ranges)
+            ),
+            key=place,
         )
-        keys.sort(key=sort)
         if after is not None:
-            keys = [key for key in keys if sort(key) > sort(after.encode())]
+            keys = [key for key in keys if place(key) > place(after.encode())]
         page = keys[:limit]
         body = b"".join(self._record(key) for key in page)
         return RowsPage(body, page[-1].decode() if len(keys) > limit else None)

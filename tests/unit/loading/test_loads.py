@@ -176,7 +176,7 @@ def test_skip_leaves_what_is_there_and_update_replaces_it(tmp_path: Path) -> Non
         old = {"id": b"0", "name": b"old", "city": None}
         shard = "east" if bucket_of(0) <= HALVES[0][1] else "west"
         cluster.node(shard).rows_by_key[b"0"] = int(bucket_of(0)), old
-        options = LoadOptions(on_conflict, BLOCK_BYTES)  # type: ignore[arg-type]
+        options = LoadOptions(on_conflict, BLOCK_BYTES)
         totals = load(path, cluster, tmp_path / on_conflict, options)
         results.append((cluster.all_rows()[0][1], totals))
 
