@@ -1,0 +1,1 @@
+"""Starting a whole cluster, or a dispatcher alone, on this machine."""
