@@ -101,11 +101,6 @@ def test_json_follows_the_type_of_the_column() -> None:
         "share": b"0.5",
         "price": b"1.10",
     }
-        "id": b"7",
-        "small": b"7",
-        "flag": b"t",
-        "data": b'{"a": 1.10}',
-    }
     for node in cluster.nodes.values():
         node.rows_by_key[b"7"] = -1, row
     line = dump_text(cluster, DumpOptions(format="jsonl"))
