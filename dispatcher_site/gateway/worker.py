@@ -1,70 +1,10 @@
-"""The gunicorn worker of the front: data endpoints in the HTTP protocol, the rest by Django."""
+"""The gunicorn worker class of the front.
+
+Gunicorn imports it before Django is set up, so it names its handler instead of importing it.
+"""
 
 from __future__ import annotations
 
-import hashlib
-import hmac
-import time
-
-from django.conf import settings
-
-from dispatcher_site.gateway.routing_state import RoutingKeeper, RoutingState
-from dispatcher_site.gateway.scatter import ShardsBackend
-from dispatcher_site.gateway.streams import Streams
-from modeldefs.kit.apps import current_catalog
-from modeldefs.kit.front import DataFront
-from modeldefs.kit.handler import EndpointHandler
-from modeldefs.wire.keys import Principal
-from modeldefs.wire.problems import Unauthorized
 from modeldefs.wire.worker import make_worker
 
-
-class FrontHandler(EndpointHandler):
-    """The data path of one front worker."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._catalog = current_catalog()
-        self._streams = Streams(self._catalog.bundle_id)
-        self._keeper = RoutingKeeper(on_change=self._follow)
-
-    def _follow(self, state: RoutingState) -> None:
-        self._streams.follow(state)
-
-    def _authenticate(self, header: bytes | None, client_host: str) -> Principal:
-        principal = self._keeper.state.keyring.authenticate(header, client_host, time.time())
-        if principal.kind != "data":
-            raise Unauthorized
-        return principal
-
-    async def started(self) -> None:
-        """Read the registry and try every stream once before the first request."""
-        await self._keeper.start()
-        await self._streams.settle()
-        self.install(
-            DataFront(
-                catalog=self._catalog,
-                backend=ShardsBackend(keeper=self._keeper, streams=self._streams),
-                authenticate=self._authenticate,
-                cursor_key=cursor_key(settings.SECRET_KEY),
-                clock=time.time,
-            )
-        )
-
-    async def stopped(self) -> None:
-        """Close the streams."""
-        await self._keeper.stop()
-        await self._streams.close()
-
-
-def cursor_key(secret: str) -> bytes:
-    """Return the key that signs cursors, the same in every worker of a site."""
-    return hmac.digest(secret.encode(), b"shardpoint cursor 1", hashlib.sha256)
-
-
-def handler() -> FrontHandler:
-    """Return the handler of this worker process."""
-    return FrontHandler()
-
-
-FrontWorker = make_worker("dispatcher_site.gateway.worker.handler")
+FrontWorker = make_worker("dispatcher_site.gateway.handler.handler")
