@@ -14,6 +14,7 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+import django
 import pytest
 
 from engine.databases import GivenPostgres, PostgresServer
@@ -40,6 +41,8 @@ def pytest_configure() -> None:
     os.environ["DATABASE_URL"] = SERVER.dsn(f"registry_{os.getpid()}")
     os.environ["REDIS_URL"] = VALKEY.url
     os.environ["DJANGO_SETTINGS_MODULE"] = "dispatcher_site.settings"
+    # pytest-django sets Django up before this hook, when there were no settings yet.
+    django.setup()
 
 
 def pytest_unconfigure() -> None:

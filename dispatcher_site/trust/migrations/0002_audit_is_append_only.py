@@ -7,7 +7,7 @@ from django.db import migrations
 FORWARD = """
 CREATE FUNCTION trust_audit_is_append_only() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    RAISE EXCEPTION 'audit entries are never changed or deleted' USING ERRCODE = 'SP003';
+    RAISE EXCEPTION 'audit entries are never changed or deleted' USING ERRCODE = 'SP010';
 END $$;
 CREATE TRIGGER trust_audit_is_append_only
     BEFORE UPDATE OR DELETE ON trust_auditentry

@@ -1,0 +1,114 @@
+"""Keys as rows: shown once, rotated with an overlap, revoked for good."""
+
+from __future__ import annotations
+
+import time
+from datetime import timedelta
+
+import pytest
+from django.utils import timezone
+
+from dispatcher_site.registry.models import OutboxMessage
+from dispatcher_site.registry.services import keys
+from dispatcher_site.registry.services.counters import keyring_generation
+from dispatcher_site.trust.models import ApiKey, AuditEntry
+from modeldefs.wire.problems import Conflict, InvalidRequest, NotFound, Unauthorized
+from tests.dispatcher.making import TESTER, make_key
+
+pytestmark = pytest.mark.django_db
+HOST = "127.0.0.1"
+
+
+def test_a_created_key_is_proven_by_the_keyring() -> None:
+    """What create_key shows is what the next keyring accepts."""
+    created = make_key("User:*:read")
+
+    principal = keys.keyring().authenticate(created.text, HOST, time.time())
+
+    assert principal.kid == created.key.kid
+    assert principal.may("User", 1, "get_user", "read")
+    assert not principal.may("User", 1, "insert_user", "write")
+
+
+def test_the_secret_is_stored_nowhere() -> None:
+    """Neither the key's row nor audit nor outbox holds its text."""
+    created = make_key()
+    secret = created.text[20:63]
+
+    rows = [ApiKey, AuditEntry, OutboxMessage]
+    stored = " ".join(str(list(row.objects.values())) for row in rows)
+
+    assert created.key.kid in stored
+    assert secret not in stored
+
+
+def test_a_data_key_opens_no_control_and_the_reverse() -> None:
+    """The two kinds of keys are in different keyrings."""
+    data, control = make_key(), make_key(prefix="spa_")
+
+    with pytest.raises(Unauthorized):
+        keys.keyring(kind="control").authenticate(data.text, HOST, time.time())
+    with pytest.raises(Unauthorized):
+        keys.keyring().authenticate(control.text, HOST, time.time())
+
+
+def test_a_key_lives_ninety_days_unless_told_otherwise() -> None:
+    """A key without a stated end gets one."""
+    expires_at = make_key().key.expires_at
+
+    assert expires_at is not None
+    assert timedelta(days=89) < expires_at - timezone.now() < timedelta(days=91)
+
+
+def test_rotation_leaves_both_keys_alive_for_the_overlap() -> None:
+    """The old key works until the overlap ends, and has a successor with its rights."""
+    old = make_key("User")
+    new = keys.rotate_key(actor=TESTER, kid=old.key.kid, overlap=timedelta(hours=1))
+    ring, now = keys.keyring(), time.time()
+
+    assert ring.authenticate(new.text, HOST, now).scopes == ("User",)
+    assert ring.authenticate(old.text, HOST, now).kid == old.key.kid
+    with pytest.raises(Unauthorized):
+        ring.authenticate(old.text, HOST, now + 3700)
+
+
+def test_a_revoked_key_is_in_no_keyring() -> None:
+    """Revoking raises the generation, asks for publication, and is final."""
+    created = make_key()
+    before = keyring_generation()
+
+    keys.revoke_key(actor=TESTER, kid=created.key.kid)
+    keys.revoke_key(actor=TESTER, kid=created.key.kid)
+
+    assert keyring_generation() == before + 1
+    assert len(keys.keyring()) == 0
+    assert OutboxMessage.objects.filter(task="registry.publish_keyring").count() == 2
+    with pytest.raises(Conflict):
+        keys.rotate_key(actor=TESTER, kid=created.key.kid)
+
+
+def test_nonsense_is_refused_before_anything_is_stored() -> None:
+    """A malformed scope or network, a past expiry and an unknown key change nothing."""
+    with pytest.raises(InvalidRequest):
+        make_key("User:get:delete")
+    with pytest.raises(InvalidRequest):
+        keys.create_key(actor=TESTER, owner="x", scopes=["*"], cidrs=["10.0.0.300/8"])
+    with pytest.raises(InvalidRequest):
+        keys.create_key(actor=TESTER, owner="x", scopes=["*"], expires_at=timezone.now())
+    with pytest.raises(NotFound):
+        keys.revoke_key(actor=TESTER, kid="nobody")
+
+    assert ApiKey.objects.count() == 0
+    assert AuditEntry.objects.count() == 0
+
+
+def test_last_use_is_written_once_a_minute() -> None:
+    """A busy key costs one write a minute, not one a request."""
+    created = make_key()
+
+    keys.note_key_used(kid=created.key.kid, ip="127.0.0.1")
+    first = ApiKey.objects.get().last_used_at
+    keys.note_key_used(kid=created.key.kid, ip="127.0.0.2")
+
+    assert first is not None
+    assert ApiKey.objects.get().last_used_at == first

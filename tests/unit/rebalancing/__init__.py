@@ -1,0 +1,1 @@
+"""Tests of re-homing's pure parts."""
