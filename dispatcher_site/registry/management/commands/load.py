@@ -102,22 +102,20 @@ class Command(BaseCommand):
         rejects = Rejects(path, keep=resumed, rejects_max=options["max_rejects"])
         try:
             for source, load in zip(sources, loads, strict=True):
-                self._load_one(source, load, rejects, totals, **options)
+                self._load_one(source, load, rejects, totals, forced=options["progress"])
         finally:
             rejects.close()
         return rejects
 
     def _load_one(
-        self, source: Source, load: FileLoad, rejects: Rejects, totals: Totals, **options: Any
+        self, source: Source, load: FileLoad, rejects: Rejects, totals: Totals, *, forced: bool
     ) -> None:
         if load.journal.is_resumed:
             begun = load.journal.state.done
             line = begun.line if begun else 1
             self.stderr.write(f"{source.name}: going on at line {line:,}", self.style.NOTICE)
         try:
-            with meter(
-                sys.stderr, name=source.name, size=source.size, forced=options["progress"]
-            ) as show:
+            with meter(sys.stderr, name=source.name, size=source.size, forced=forced) as show:
                 load.run(rejects, lambda position, so_far: show(position, so_far.rows))
         finally:
             totals.add(load.journal.state.totals)
