@@ -6,9 +6,10 @@ from importlib.util import find_spec
 
 from django.urls import URLPattern, URLResolver, path
 
-from shardnode.api import control
+from shardnode.api import control, naming
 
 urlpatterns: list[URLPattern | URLResolver] = [
+    path("_node/name", naming.name),
     path("_node/enrol", control.enrol),
     path("_node/health", control.health),
     path("_node/map", control.put_map),

@@ -69,9 +69,10 @@ class CopyCount:
         """Rows that the owner had already."""
         return self.read - self.added
 
-    def document(self) -> dict[str, int]:
-        """Return the numbers, for the job's step."""
-        return {"read": self.read, "added": self.added}
+    def document(self) -> dict[str, Any]:
+        """Return the numbers and some of the conflicts, for the job's step."""
+        named = sorted(set(self.conflicts))[:CONFLICTS_NAMED_MAX]
+        return {"read": self.read, "added": self.added, "conflicts": named}
 
 
 def _parts(records: Sequence[bytes]) -> list[list[bytes]]:

@@ -17,9 +17,7 @@ from itertools import permutations
 from typing import Any
 
 from dispatcher_site.rebalancing.copying import (
-    CONFLICTS_NAMED_MAX,
     CopiedModel,
-    CopyCount,
     copy_rows,
 )
 from dispatcher_site.registry.clients import client_for
@@ -151,18 +149,22 @@ class Rehome:
                 load=f"rehome-{context.job.pk}-{source}-{model.__name__}",
                 check=context.check,
             )
-            self._refuse_conflicts(model.__name__, source, target, count)
             context.note({model.__name__: count.document()})
             if count.read:
                 context.log(f"{model.__name__}: {count.read} read, {count.added} new")
 
-    def _refuse_conflicts(self, model: str, source: str, target: str, count: CopyCount) -> None:
-        if count.conflicts:
-            named = ", ".join(sorted(set(count.conflicts))[:CONFLICTS_NAMED_MAX])
+    def _refuse_conflicts(self, context: StepContext) -> None:
+        found = [
+            f"{model} {', '.join(note['conflicts'])} ({step.detail['from']} and {step.shard})"
+            for step in JobStep.objects.filter(job=context.job, detail__has_key="from")
+            for model, note in step.detail.items()
+            if isinstance(note, dict) and note.get("conflicts")
+        ]
+        if found:
             raise StepFailed(
-                f"{model} rows with one key differ between {source} and {target}: {named}. "
-                "Nothing was deleted. Decide which is right, remove the other from its shard, "
-                "and run `manage.py shard adopt` again."
+                f"one key, different content: {'; '.join(found)}. Nothing was deleted. Decide "
+                "which row is right, remove the other from its shard's database, and run "
+                "`manage.py shard adopt` again."
             )
 
     def _expected(self, context: StepContext) -> dict[str, int]:
@@ -180,6 +182,7 @@ class Rehome:
         return expected
 
     def _verify_copies(self, context: StepContext) -> None:
+        self._refuse_conflicts(context)
         owned: dict[str, int] = {}
         for name in self._names(context):
             context.check()

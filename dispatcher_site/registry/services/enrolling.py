@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from django.conf import settings
 
 from dispatcher_site.registry.deadline_http import AnswerRefused, RawAnswer, exchange
+from dispatcher_site.registry.node_client import NodeClient, NodeIdentity
 from dispatcher_site.trust.pairing import dispatcher_identity
 from modeldefs.wire.enrolment import enrolment_request, is_loopback, verify_enrolment_answer
 from modeldefs.wire.problems import (
@@ -39,7 +39,7 @@ class Enrolled:
     instance: str
     system_identifier: str
     bundle: str
-    rows: int  # in all models together, as the node says
+    rows: int  # in all models together, counted
 
 
 def _send(*, host: str, port: int, method: str, path: str, body: bytes = b"") -> dict[str, Any]:
@@ -98,15 +98,6 @@ def name_of(*, host: str, port: int) -> str:
     return name
 
 
-def _rows(counts: Any) -> int:
-    if not isinstance(counts, Mapping):
-        return 0
-    each = (
-        value.get("rows", 0) if isinstance(value, Mapping) else value for value in counts.values()
-    )
-    return sum(int(rows) for rows in each)
-
-
 def enrol(*, host: str, port: int, name: str | None, token: str | None) -> Enrolled:
     """Enrol the node at this address with this dispatcher.
 
@@ -124,7 +115,10 @@ def enrol(*, host: str, port: int, name: str | None, token: str | None) -> Enrol
     request = enrolment_request(identity, shard=shard, nonce=nonce, join_token=token)
     body = json.dumps(request).encode()
     answer = _send(host=host, port=port, method="POST", path="/_node/enrol", body=body)
-    key, _ = verify_enrolment_answer(identity, request, answer, join_token=token)
+    key, pair_key = verify_enrolment_answer(identity, request, answer, join_token=token)
+    node = NodeClient(NodeIdentity(shard, host, port, pair_key, identity.id))
+    # Counted, not estimated: a table that was never analysed is estimated to be empty.
+    rows = sum(int(each["rows"]) for each in node.counts().values())
     return Enrolled(
         shard=shard,
         public_key=key.text,
@@ -132,5 +126,5 @@ def enrol(*, host: str, port: int, name: str | None, token: str | None) -> Enrol
         instance=str(answer["instance"]),
         system_identifier=str(answer.get("system_identifier") or ""),
         bundle=str(answer.get("bundle") or ""),
-        rows=_rows(answer.get("counts")),
+        rows=rows,
     )

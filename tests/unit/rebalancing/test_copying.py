@@ -87,7 +87,7 @@ def test_a_second_run_changes_and_counts_the_same() -> None:
 
     first, second = copied(source, target), copied(source, target)
 
-    assert first.document() == second.document() == {"read": 30, "added": 29}
+    assert first.document() == second.document() == {"read": 30, "added": 29, "conflicts": []}
 
 
 def test_identical_rows_are_duplicates_and_different_ones_conflicts() -> None:
