@@ -96,7 +96,7 @@ class RequestReader:
         self._parser = httptools.HttpRequestParser(self)
         # What follows `Connection: close` is not looked at, so it need not be an error.
         self._parser.set_dangerous_leniencies(lenient_data_after_close=True)
-        self._trusted_host = b""
+        self._trusted_host: bytes | None = None  # the last one that was checked
         self._reset()
 
     @property

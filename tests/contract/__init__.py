@@ -1,0 +1,1 @@
+"""Bytes and codes that never change once published: golden files and values."""

@@ -1,0 +1,1 @@
+"""Promises that hold for every input: hypothesis looks for the one that breaks them."""

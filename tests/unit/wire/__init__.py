@@ -1,0 +1,1 @@
+"""What dispatcher and node say to each other."""
