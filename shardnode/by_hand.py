@@ -65,8 +65,9 @@ def model_for(typed: ByHand, catalog: Catalog) -> Model:
 
 def run_by_hand(typed: ByHand, catalog: Catalog, model: Model, *, say: Say) -> int:
     """Start everything, load the file once, serve until a signal; return the exit code."""
-    if not typed.run_dir.is_dir():
-        private_folder(typed.run_dir)
+    for folder in (typed.run_dir, typed.run_dir / "nodes"):
+        if not folder.is_dir():
+            private_folder(folder)
     own = RunDir(typed.run_dir / "nodes" / typed.name)
     # Loading happens after the lock is taken: two starts of one node never load side by side.
     with Supervisor(own, say=say) as supervisor:
@@ -83,6 +84,9 @@ def run_by_hand(typed: ByHand, catalog: Catalog, model: Model, *, say: Say) -> i
         config = read_node_config(report.node_file)
         _load(typed, config, model, say)
         key = ensure_standalone_key(config.folder)
+        if key is not None:
+            # Before anything else can fail: nobody can show it a second time.
+            say(f"key (shown once): {key}")
         supervisor.start(node_process(config))
         _greet(config, catalog, key, say)
         return supervisor.run()
@@ -140,8 +144,6 @@ def _greet(config: NodeConfig, catalog: Catalog, key: str | None, say: Say) -> N
     url = f"http://{config.host}:{config.port}"
     reads = [each.name for each in catalog.endpoints.values() if each.kind == "query"]
     say(f"shard {config.name} answers at {url}")
-    if key is not None:
-        say(f"key (shown once): {key}")
     shown = key or "$KEY"
     endpoint = reads[0] if reads else ""
     say(f"try: curl -H 'Authorization: Bearer {shown}' '{url}/{endpoint}?limit=3'")

@@ -51,7 +51,8 @@ DATABASES: dict[str, dict[str, Any]] = (
         "ro": django_database(NODE_CONFIG.ro_dsn),
     }
     if NODE_CONFIG is not None
-    else {"default": {"ENGINE": "django.db.backends.dummy"}}
+    # Tracing definitions needs Postgres's SQL, though a provisioning command has no shard to ask.
+    else {"default": django_database("dbname=no-shard-here")}
 )
 
 # A part of a bulk load; the protocol in front refuses larger bodies before reading them.

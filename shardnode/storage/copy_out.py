@@ -78,11 +78,11 @@ def read_page(
             _portable_text(connection)
             with cursor.copy(statement) as copy:
                 for record in copy:
-                    if len(records) == limit or (records and size + len(record) > PAGE_BYTES_MAX):
-                        cut = True
-                        break
-                    records.append(bytes(record))
-                    size += len(record)
+                    # Read to its end: breaking off a COPY means a cancel request per page.
+                    cut = cut or len(records) == limit or size + len(record) > PAGE_BYTES_MAX
+                    if not cut or not records:
+                        records.append(bytes(record))
+                        size += len(record)
     except psycopg.errors.DataError as fault:
         if after is None:
             raise

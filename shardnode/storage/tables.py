@@ -42,6 +42,8 @@ class OnlineLimits:
     backoff_ms_max: int = 2_000
     # Building an index blocks nobody, so it may wait for old transactions.
     index_lock_timeout_ms: int = 60_000
+    # Appliers take turns; one waits this long for those before it.
+    queue_s_max: float = 300.0
 
 
 @dataclass(slots=True)
@@ -63,6 +65,10 @@ class LockNotGained(Exception):
     """A table stayed busy through every attempt: the change was not made, try again later."""
 
     code = "lock-not-gained"
+
+
+class _AnotherApplies(Exception):
+    """Another process is applying definitions to this shard."""
 
 
 class ShardSchemaEditor(DatabaseSchemaEditor):
@@ -113,10 +119,27 @@ class ShardTables:
             RolloutNeeded: Something is not additive; nothing was changed.
             LockNotGained: A table stayed busy; what was done stays, a second call goes on.
         """
-        with psycopg.connect(self._dsn, autocommit=True) as guard, guard.transaction():
+        with psycopg.connect(self._dsn, autocommit=True) as guard:
+            deadline = time.monotonic() + self._limits.queue_s_max
+            while True:
+                try:
+                    return self._apply_alone(guard, models, bundle)
+                except _AnotherApplies:
+                    if time.monotonic() > deadline:
+                        raise LockNotGained("another process is applying definitions") from None
+                self._sleep(random.uniform(0.05, 0.2))  # noqa: S311 - jitter only
+
+    def _apply_alone(
+        self, guard: psycopg.Connection[Any], models: Sequence[Model], bundle: str
+    ) -> ApplyReport:
+        with guard.transaction():
             guard.execute(sql.SQL("SET LOCAL ROLE {}").format(sql.Identifier(self._names.owner)))
-            # Two appliers queue here; readers and writers of rows are not held up.
-            guard.execute("LOCK TABLE sp_model IN SHARE UPDATE EXCLUSIVE MODE")
+            try:
+                # Never waited for inside the statement: a waiting one has a snapshot, and the
+                # other applier's CREATE INDEX CONCURRENTLY waits for every older snapshot.
+                guard.execute("LOCK TABLE sp_model IN SHARE UPDATE EXCLUSIVE MODE NOWAIT")
+            except psycopg.errors.LockNotAvailable:
+                raise _AnotherApplies from None
             return self._apply(models, bundle)
 
     def _apply(self, models: Sequence[Model], bundle: str) -> ApplyReport:

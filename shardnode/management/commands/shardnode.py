@@ -84,9 +84,7 @@ class Command(BaseCommand):
         parser.add_argument("--workers", type=int, default=1, help="processes of the node")
         parser.add_argument("--definitions", help="packages, separated by commas")
         parser.add_argument("--model", help="model of the file's rows, if its name does not tell")
-        parser.add_argument(
-            "--adopt", action="store_true", help="take over a lost node's schema"
-        )
+        parser.add_argument("--adopt", action="store_true", help="take over a lost node's schema")
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Run one form of the command."""
