@@ -24,7 +24,7 @@ from dispatcher_site.launching.commands import (
 )
 from dispatcher_site.launching.plan import StartPlan, StartRefused
 from dispatcher_site.launching.samples import load_samples
-from engine.databases import GivenPostgres, PostgresServer
+from engine.databases import PostgresServer
 from engine.postgres import EmbeddedPostgres
 from engine.run_dir import RunDir, write_private
 from engine.supervisor import Supervisor
@@ -42,7 +42,8 @@ class Starting:
     plan: StartPlan
     run_dir: RunDir
     supervisor: Supervisor
-    models: frozenset[str]  # the names of the declared models
+    definitions: tuple[str, ...]  # the packages
+    models: frozenset[str]  # the names of the models they declare
     example: str  # a path to show in the greeting
     say: Say
     environment: dict[str, str] = field(init=False)
@@ -52,6 +53,7 @@ class Starting:
     def run(self) -> int:
         """Start everything, say how to use it, and run until a signal; return the exit code."""
         self.environment = base_environment(self.run_dir)
+        self.environment["SHARDPOINT_DEFINITIONS"] = ";".join(self.definitions)
         self._refuse_other_shape()
         (self.run_dir.path / "cluster.env").unlink(missing_ok=True)
         self._start_servers()
@@ -103,11 +105,15 @@ class Starting:
             self.postgres.ensure_database(REGISTRY)
             self.environment["DATABASE_URL"] = self.postgres.dsn(REGISTRY)
         self.environment["REDIS_URL"] = valkey.url if valkey else self.plan.redis_url
+        # So that manage.py finds this cluster from any other shell, by RUN_DIR alone.
+        self.run_dir.remember("database_url", self.environment["DATABASE_URL"])
+        self.run_dir.remember("redis_url", self.environment["REDIS_URL"])
+        self.run_dir.remember("definitions", ";".join(self.definitions))
 
     def _provision(self, name: str, port: int) -> None:
         place = int(name[1:]) - 1
         if self.plan.shard_urls:
-            admin_dsn = GivenPostgres(self.plan.shard_urls[place]).admin_dsn
+            admin_dsn = self.plan.shard_urls[place]
         else:
             assert self.postgres is not None
             self.postgres.ensure_database(SHARDS)
@@ -205,6 +211,7 @@ def _examples(url: str, key: str, shard_urls: list[str], example: str) -> list[s
 def start(
     plan: StartPlan,
     *,
+    definitions: tuple[str, ...],
     models: frozenset[str],
     example: str,
     say: Say,
@@ -219,4 +226,4 @@ def start(
     run_dir = RunDir.from_environment(os.environ).create()
     echo = say if verbose else None
     with Supervisor(run_dir, say=say, echo=echo) as supervisor:
-        return Starting(plan, run_dir, supervisor, models, example, say).run()
+        return Starting(plan, run_dir, supervisor, definitions, models, example, say).run()
