@@ -55,9 +55,6 @@ class NonceCache:
         expiries[nonce] = now + self.ttl_s
         return True
 
-    def __len__(self) -> int:
-        return len(self._expiries)
-
 
 def check_freshness(nonce: str, created: str, *, nonces: NonceCache, now: float) -> None:
     """Refuse a message that is too old or new, or was seen before. Its MAC is right already.

@@ -1,0 +1,76 @@
+"""However a client's bytes are split or damaged, the reader reads the same or refuses."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from modeldefs.wire.http1 import HttpLimits
+from modeldefs.wire.request_reader import ReadRequest, RequestReader
+
+REQUESTS = [
+    b"GET /get_user?id=1 HTTP/1.1\r\nHost: a.example:80\r\nAccept: */*\r\n\r\n",
+    b"QUERY /get_user HTTP/1.1\r\nHost: a\r\nContent-Length: 8\r\n\r\n" + b'{"id":1}',
+    b"POST /p HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+    b"3;x=y\r\nabc\r\n2\r\nde\r\n0\r\nT: t\r\n\r\n",
+    b"HEAD http://a/h?q HTTP/1.1\r\nHost: a\r\n\r\n",
+]
+
+
+class _Sink:
+    def __init__(self) -> None:
+        self.requests: list[ReadRequest] = []
+        self.refusals: list[str] = []
+
+    def on_request(self, request: ReadRequest) -> None:
+        assert not self.refusals
+        self.requests.append(request)
+
+    def on_expect(self) -> None: ...
+
+    def on_refusal(self, code: str) -> None:
+        self.refusals.append(code)
+
+
+def _read(data: bytes, cuts: list[int]) -> _Sink:
+    sink = _Sink()
+    reader = RequestReader(limits=HttpLimits(), body_bytes_max=lambda _: 100, sink=sink)
+    places = [0, *sorted({cut % (len(data) + 1) for cut in cuts}), len(data)]
+    for start, end in pairwise(places):
+        reader.feed(data[start:end])
+    return sink
+
+
+@given(
+    parts=st.lists(st.sampled_from(REQUESTS), min_size=1, max_size=6),
+    cuts=st.lists(st.integers(0, 10_000), max_size=40),
+)
+def test_where_bytes_are_split_does_not_matter(parts: list[bytes], cuts: list[int]) -> None:
+    """A pipeline reads the same in one piece and in any pieces."""
+    data = b"".join(parts)
+    whole, split = _read(data, []), _read(data, cuts)
+
+    assert len(whole.requests) == len(parts)
+    assert whole.requests == split.requests
+    assert split.refusals == []
+
+
+@given(
+    parts=st.lists(st.sampled_from(REQUESTS), min_size=1, max_size=3),
+    place=st.integers(0, 10_000),
+    junk=st.one_of(st.binary(max_size=8), st.sampled_from([b"\n", b"\r\n", b"\0", b": ", b"\r"])),
+    cuts=st.lists(st.integers(0, 10_000), max_size=10),
+)
+def test_damage_is_read_the_same_however_it_is_split(
+    parts: list[bytes], place: int, junk: bytes, cuts: list[int]
+) -> None:
+    """Two readings of the same bytes never differ: that difference is what smuggling needs."""
+    data = b"".join(parts)
+    place %= len(data)
+    data = data[:place] + junk + data[place:]
+    whole, split = _read(data, []), _read(data, cuts)
+
+    assert whole.requests == split.requests
+    assert len(split.refusals) <= 1
