@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
 from django.db import models
 from django.db.models.base import ModelBase
@@ -22,6 +22,7 @@ TEXT_COLLATION = "sp_text"
 _SHARD_OPTIONS = {"key", "version", "colocated_with"}
 
 M = TypeVar("M", bound=models.Model)
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,13 +35,19 @@ class ShardOptions:
     colocated_with: str | None = None
 
 
-class BucketField(models.IntegerField):
+if TYPE_CHECKING:
+    _IntegerField = models.IntegerField[int, int]
+else:
+    _IntegerField = models.IntegerField
+
+
+class BucketField(_IntegerField):
     """The bucket of a row, always that of its shard key."""
 
     def pre_save(self, model_instance: models.Model, add: bool) -> int:
         """Return the bucket of the instance's shard key, whatever the attribute said."""
         options: ShardOptions = type(model_instance).shard  # type: ignore[attr-defined]
-        key_field = model_instance._meta.get_field(options.key or "pk")
+        key_field: Any = model_instance._meta.get_field(options.key or "pk")
         while isinstance(key_field, models.ForeignKey):
             key_field = key_field.target_field
         value = key_field.to_python(getattr(model_instance, options.key or "pk"))
@@ -71,18 +78,18 @@ class DocumentQuerySet(models.QuerySet[M]):
             return Single(self)  # type: ignore[return-value]
         return self.order_by("pk").first()
 
-    def totals(self, **aggregates: Any) -> Any:
-        """Add up all rows: ``totals(people=count())``."""
+    def totals(self, **aggregates: Any) -> T:  # type: ignore[type-var]
+        """Add up all rows: ``totals(people=count())``. Its type is the endpoint's annotation."""
         if is_tracing():
-            return Totals(self, aggregates)
-        return self.aggregate(**aggregates)
+            return Totals(self, aggregates)  # type: ignore[return-value]
+        return self.aggregate(**aggregates)  # type: ignore[return-value]
 
     def update(self, **changes: Any) -> int:
         """Update rows in place; a shard key cannot be changed, because it places the row."""
         options: ShardOptions | None = getattr(self.model, "shard", None)
         key = options.key if options else None
         if key is not None:
-            field = self.model._meta.get_field(key)
+            field: Any = self.model._meta.get_field(key)
             if {"bucket", field.attname, field.name} & set(changes):
                 raise DefinitionError(
                     "shard-key-changed",
@@ -98,10 +105,12 @@ if TYPE_CHECKING:
         """The manager of documents; its methods are those of DocumentQuerySet."""
 
         def get_queryset(self) -> DocumentQuerySet[M]: ...
-        def given(self, **conditions: Any) -> DocumentQuerySet[M]: ...
-        def totals(self, **aggregates: Any) -> Any: ...
+        def all(self) -> DocumentQuerySet[M]: ...
         def filter(self, *args: Any, **kwargs: Any) -> DocumentQuerySet[M]: ...
+        def exclude(self, *args: Any, **kwargs: Any) -> DocumentQuerySet[M]: ...
         def annotate(self, *args: Any, **kwargs: Any) -> DocumentQuerySet[M]: ...
+        def given(self, **conditions: Any) -> DocumentQuerySet[M]: ...
+        def totals(self, **aggregates: Any) -> T: ...  # type: ignore[type-var]
 
 else:
 
@@ -183,7 +192,7 @@ class Document(models.Model, metaclass=ModelKind):
     shard: ClassVar[ShardOptions]
     bucket = BucketField(editable=False)
 
-    objects = DocumentManager()
+    objects: ClassVar[DocumentManager[Self]] = DocumentManager()
 
     class Meta:
         abstract = True
@@ -194,7 +203,7 @@ class Reference(models.Model, metaclass=ModelKind):
 
     shard: ClassVar[ShardOptions]
 
-    objects = DocumentManager()
+    objects: ClassVar[DocumentManager[Self]] = DocumentManager()
 
     class Meta:
         abstract = True
