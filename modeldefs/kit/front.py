@@ -12,7 +12,7 @@ import logging
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NoReturn, Protocol
+from typing import Any, Protocol
 
 import msgspec
 
@@ -20,6 +20,7 @@ from modeldefs.kit.catalog import Catalog, shard_key_parameter
 from modeldefs.kit.endpoints import Endpoint
 from modeldefs.kit.errors import DefinitionError
 from modeldefs.kit.plans import ReadPlan
+from modeldefs.kit.request_headers import RequestHeaders
 from modeldefs.kit.requests import ReadRequest, RequestReader
 from modeldefs.wire.cursors import binding_of, read_cursor, sign_cursor
 from modeldefs.wire.http1 import Cancel, HttpReply, HttpRequest, Reply
@@ -42,8 +43,6 @@ from modeldefs.wire.problems import (
 
 logger = logging.getLogger(__name__)
 
-TIMEOUT_DEFAULT_MS = 2_000
-TIMEOUT_MAX_MS = 30_000
 JSON_HEADERS = [
     (b"content-type", b"application/json"),
     (b"cache-control", b"private, no-cache"),
@@ -123,8 +122,17 @@ class Served:
     """One endpoint as this process serves it."""
 
     __slots__ = (
-        "allow", "endpoint", "key_parameter", "methods", "model", "names", "path", "plans",
-        "reader", "verb", "version",
+        "allow",
+        "endpoint",
+        "key_parameter",
+        "methods",
+        "model",
+        "names",
+        "path",
+        "plans",
+        "reader",
+        "verb",
+        "version",
     )
 
     def __init__(self, endpoint: Endpoint[Any, Any]) -> None:
@@ -168,9 +176,7 @@ class DataFront:
         self.authenticate = authenticate
         self._cursor_key = cursor_key
         self._clock = clock
-        self.by_path = {
-            served.path: served for served in map(Served, catalog.endpoints.values())
-        }
+        self.by_path = {served.path: served for served in map(Served, catalog.endpoints.values())}
         self._ids = itertools.count()
         self._id_prefix = secrets.token_hex(6)
 
@@ -213,12 +219,10 @@ class DataFront:
         method = request.method
         if method not in served.methods:
             raise MethodNotAllowed(headers=[("allow", served.allow)])
-        headers = _Headers(request.headers)
+        headers = RequestHeaders(request.headers)
         principal = self.authenticate(headers.key, request.client_host)
         if not principal.may(served.model, served.version, served.endpoint.name, served.verb):
-            scope = required_scope(
-                served.model, served.version, served.endpoint.name, served.verb
-            )
+            scope = required_scope(served.model, served.version, served.endpoint.name, served.verb)
             raise Forbidden(f"the API key lacks the scope {scope}")
         if headers.is_encoded:
             raise UnsupportedMediaType("a body with a Content-Encoding is not taken")
@@ -251,7 +255,7 @@ class DataFront:
         )
 
     def _read(
-        self, served: Served, request: HttpRequest, headers: _Headers, method: bytes
+        self, served: Served, request: HttpRequest, headers: RequestHeaders, method: bytes
     ) -> ReadRequest:
         has_body = bool(request.body) or headers.has_body
         if has_body and method in (b"GET", b"HEAD"):
@@ -331,62 +335,6 @@ class DataFront:
         return HttpReply(200, body, headers)
 
 
-class _Headers:
-    """The few headers that decide how a data request is read."""
-
-    __slots__ = ("accepts_json", "content_type", "has_body", "is_encoded", "key", "timeout_ms")
-
-    def __init__(self, headers: list[tuple[bytes, bytes]]) -> None:
-        self.key: bytes | None = None
-        self.content_type: bytes | None = None
-        self.has_body = False
-        self.is_encoded = False
-        self.accepts_json = True
-        self.timeout_ms = TIMEOUT_DEFAULT_MS
-        for name, value in headers:
-            if name == b"authorization" or (name == b"x-api-key" and self.key is None):
-                self.key = value
-            elif name == b"content-type":
-                self.content_type = value
-            elif name == b"content-length":
-                self.has_body = value != b"0"
-            elif name == b"transfer-encoding":
-                self.has_body = True
-            elif name == b"content-encoding":
-                self.is_encoded = True
-            elif name == b"accept":
-                self.accepts_json = _accepts_json(value)
-            elif name == b"shardpoint-timeout-ms":
-                self.timeout_ms = _timeout_ms(value)
-
-
-def _accepts_json(accept: bytes) -> bool:
-    kinds = [part.partition(b";") for part in accept.lower().split(b",")]
-    return any(
-        kind.strip() in (b"", b"*/*", b"application/*", b"application/json")
-        and options.replace(b" ", b"") not in (b"q=0", b"q=0.0")
-        for kind, _, options in kinds
-    )
-
-
-def _timeout_ms(value: bytes) -> int:
-    if value.isdigit() and len(value) <= 6 and 1 <= int(value) <= TIMEOUT_MAX_MS:
-        return int(value)
-    _refuse_timeout()
-
-
-def _refuse_timeout() -> NoReturn:
-    raise InvalidRequest(
-        errors=[
-            InputError(
-                "out-of-range",
-                f"is not between 1 and {TIMEOUT_MAX_MS}",
-                parameter="Shardpoint-Timeout-Ms",
-            )
-        ]
-    )
-
-
 def _binding(served: Served, values: dict[str, Any], principal: Principal) -> bytes:
     endpoint = served.endpoint
     return binding_of(
@@ -398,9 +346,7 @@ def _binding(served: Served, values: dict[str, Any], principal: Principal) -> by
 
 
 def _next_link(request: HttpRequest, cursor: str) -> bytes:
-    kept = [
-        pair for pair in request.query.split(b"&") if pair and not pair.startswith(b"after=")
-    ]
+    kept = [pair for pair in request.query.split(b"&") if pair and not pair.startswith(b"after=")]
     return request.path + b"?" + b"&".join([*kept, b"after=" + cursor.encode()])
 
 
