@@ -5,8 +5,6 @@ All others are of no meaning here; a header that is understood and wrong is refu
 
 from __future__ import annotations
 
-from typing import NoReturn
-
 from modeldefs.wire.problems import InputError, InvalidRequest
 
 TIMEOUT_DEFAULT_MS = 2_000
@@ -54,16 +52,7 @@ def _accepts_json(accept: bytes) -> bool:
 def _timeout_ms(value: bytes) -> int:
     if value.isdigit() and len(value) <= 6 and 1 <= int(value) <= TIMEOUT_MAX_MS:
         return int(value)
-    _refuse_timeout()
-
-
-def _refuse_timeout() -> NoReturn:
+    detail = f"is not between 1 and {TIMEOUT_MAX_MS}"
     raise InvalidRequest(
-        errors=[
-            InputError(
-                "out-of-range",
-                f"is not between 1 and {TIMEOUT_MAX_MS}",
-                parameter="Shardpoint-Timeout-Ms",
-            )
-        ]
+        errors=[InputError("out-of-range", detail, parameter="Shardpoint-Timeout-Ms")]
     )
