@@ -64,12 +64,15 @@ class RequestReader:
         "_expect",
         "_head_size",
         "_header_count",
+        "_header_bytes_max",
+        "_header_count_max",
         "_headers",
         "_host",
         "_keep_alive",
         "_length",
         "_limits",
         "_parser",
+        "_method",
         "_path",
         "_query",
         "_quiet",
@@ -77,6 +80,7 @@ class RequestReader:
         "_trusted_host",
         "_upgrade",
         "_url",
+        "_version",
         "client_host",
         "deaf",
         "number",
@@ -91,11 +95,14 @@ class RequestReader:
         self.number = 0  # of requests begun
         self.deaf = False
         self._limits = limits
+        self._header_bytes_max = limits.header_bytes_max
+        self._header_count_max = limits.header_count_max
         self._body_bytes_max = body_bytes_max
         self._sink = sink
         self._parser = httptools.HttpRequestParser(self)
         # What follows `Connection: close` is not looked at, so it need not be an error.
         self._parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        self._method, self._version = b"", ""
         self._trusted_host: bytes | None = None  # the last one that was checked
         self._reset()
 
@@ -108,7 +115,7 @@ class RequestReader:
         """Read these bytes; the position behind an upgrade request in them, else None."""
         if self.deaf:
             return None
-        number, progress = self.number, self._progress()
+        number, progress = (self.number, self._progress()) if self.state != IDLE else (-1, 0)
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
@@ -118,10 +125,10 @@ class RequestReader:
             self.refuse("internal")
         except httptools.HttpParserError:
             self.refuse("invalid-request")
-        if self.state != IDLE and number == self.number and progress == self._progress():
+        if number == self.number and self.state != IDLE and progress == self._progress():
             # Part of one header, trailer or length line, which only the parser sees growing.
             self._quiet += len(data)
-            if self._quiet > self._limits.header_bytes_max:
+            if self._quiet > self._header_bytes_max:
                 self.refuse("header-too-large")
         return None
 
@@ -152,13 +159,9 @@ class RequestReader:
         """Take a header, or a trailer, which is only counted."""
         if self.deaf:
             return
-        self._head_size += len(name) + len(value) + 4
-        self._header_count += 1
-        limits = self._limits
-        if (
-            self._head_size > limits.header_bytes_max
-            or self._header_count > limits.header_count_max
-        ):
+        size = self._head_size = self._head_size + len(name) + len(value) + 4
+        count = self._header_count = self._header_count + 1
+        if size > self._header_bytes_max or count > self._header_count_max:
             self.refuse("header-too-large")
         elif self.state == HEAD:
             name = name.lower()
@@ -172,9 +175,11 @@ class RequestReader:
             return
         self.state = BODY
         parser = self._parser
-        self._keep_alive = parser.get_http_version() == "1.1" and parser.should_keep_alive()
+        version = self._version = parser.get_http_version()
+        method = self._method = parser.get_method()
+        self._keep_alive = version == "1.1" and parser.should_keep_alive()
         self._upgrade = parser.should_upgrade()
-        code = self._breach(parser.get_method(), parser.get_http_version())
+        code = self._breach(method, version)
         if code:
             self.refuse(code)
             return
@@ -201,17 +206,16 @@ class RequestReader:
             return
         self.state = IDLE
         self.deaf = not self._keep_alive
-        parser = self._parser
         body = self._body
         self._sink.on_request(
             ReadRequest(
-                parser.get_method(),
+                self._method,
                 self._path,
                 self._query,
                 self._headers,
                 b"".join(body) if body else b"",
                 self.client_host,
-                parser.get_http_version(),
+                self._version,
                 self._keep_alive,
                 self._upgrade,
             )

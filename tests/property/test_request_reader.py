@@ -10,11 +10,14 @@ from hypothesis import strategies as st
 from modeldefs.wire.http1 import HttpLimits
 from modeldefs.wire.request_reader import ReadRequest, RequestReader
 
+UNSIZED = (
+    b"POST /p HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+    b"3;x=y\r\nabc\r\n2\r\nde\r\n0\r\nT: t\r\n\r\n"
+)
 REQUESTS = [
     b"GET /get_user?id=1 HTTP/1.1\r\nHost: a.example:80\r\nAccept: */*\r\n\r\n",
-    b"QUERY /get_user HTTP/1.1\r\nHost: a\r\nContent-Length: 8\r\n\r\n" + b'{"id":1}',
-    b"POST /p HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
-    b"3;x=y\r\nabc\r\n2\r\nde\r\n0\r\nT: t\r\n\r\n",
+    b'QUERY /get_user HTTP/1.1\r\nHost: a\r\nContent-Length: 8\r\n\r\n{"id":1}',
+    UNSIZED,
     b"HEAD http://a/h?q HTTP/1.1\r\nHost: a\r\n\r\n",
 ]
 

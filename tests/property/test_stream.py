@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -68,7 +69,7 @@ async def _play(answered: list[int], damage: int, place: int, cut: int) -> tuple
     outcomes: Outcomes = {number: [] for number in range(1, CALLS + 1)}
     for number, told in outcomes.items():
         record = RequestRecord(number, 1, 0, 0, 0, 0, b"")
-        link.send(record, lambda status, body, told=told: told.append((status, body)))
+        link.send(record, partial(_tell, told))
     await asyncio.sleep(0)  # a tick, in which they leave
     frames = [writer.frame(pack_answer(AnswerRecord(n, 200, b"%d" % n))) for n in answered]
     damaged = [
@@ -84,6 +85,10 @@ async def _play(answered: list[int], damage: int, place: int, cut: int) -> tuple
         link.data_received(data[at : at + cut])
     link.connection_lost(None)
     return outcomes, wire.closed
+
+
+def _tell(told: list[tuple[int, bytes]], status: int, body: bytes) -> None:
+    told.append((status, body))
 
 
 def _flipped(data: bytes, place: int) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import struct
 from dataclasses import replace
+from typing import Any
 
 import msgspec
 import pytest
@@ -80,7 +81,7 @@ def test_done_is_never_called_from_within_send() -> None:
         ("another bundle", {"bundle": "b2"}, "contract-mismatch"),
     ],
 )
-def test_a_node_that_refuses_says_why(_case: str, facts: dict[str, object], code: str) -> None:
+def test_a_node_that_refuses_says_why(_case: str, facts: dict[str, Any], code: str) -> None:
     """A refused handshake leaves the client unconnected, with the problem's code."""
 
     async def scenario() -> tuple[bool, str, list[tuple[bool, str]]]:
