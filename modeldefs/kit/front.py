@@ -7,8 +7,10 @@ backend alone: it gets a whole, checked ask and gives back one outcome.
 
 from __future__ import annotations
 
+import difflib
 import itertools
 import logging
+import re
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,7 +19,7 @@ from typing import Any, Protocol
 import msgspec
 
 from modeldefs.kit.catalog import Catalog, shard_key_parameter
-from modeldefs.kit.endpoints import Endpoint
+from modeldefs.kit.endpoints import RESERVED_PATHS, Endpoint
 from modeldefs.kit.errors import DefinitionError
 from modeldefs.kit.plans import ReadPlan
 from modeldefs.kit.request_headers import RequestHeaders
@@ -48,6 +50,7 @@ JSON_HEADERS = [
     (b"cache-control", b"private, no-cache"),
     (b"vary", b"authorization, x-api-key, api-version, prefer, accept"),
 ]
+_ENDPOINT_PATH = re.compile(rb"/[A-Za-z][A-Za-z0-9_]{0,99}\Z")
 _encode = msgspec.json.Encoder().encode
 
 
@@ -181,8 +184,10 @@ class DataFront:
         self._id_prefix = secrets.token_hex(6)
 
     def claims(self, path: bytes) -> bool:
-        """Is the path that of a data endpoint?"""
-        return path in self.by_path
+        """Is the path that of a data endpoint, or of one that somebody misspelt?"""
+        return path in self.by_path or (
+            _ENDPOINT_PATH.match(path) is not None and path[1:].decode() not in RESERVED_PATHS
+        )
 
     def answer(self, request: HttpRequest, reply: Reply) -> Cancel | None:
         """Answer one request; every way out is one reply."""
@@ -190,7 +195,7 @@ class DataFront:
         try:
             served = self.by_path.get(request.path)
             if served is None:
-                raise UnknownEndpoint
+                raise self._unknown(request.path)
             if request.method == b"OPTIONS":
                 reply(HttpReply(204, b"", [(b"allow", served.allow.encode())]))
                 return None
@@ -212,6 +217,12 @@ class DataFront:
             reply(answered)
 
         return self._backend.submit(ask, done)
+
+    def _unknown(self, path: bytes) -> UnknownEndpoint:
+        name = path[1:].decode("ascii", "replace")
+        near = difflib.get_close_matches(name[:100], self._catalog.endpoints, n=1)
+        hint = f": did you mean {near[0]!r}?" if near else ""
+        return UnknownEndpoint(f"there is no endpoint {name!r}{hint}")
 
     # -- the request -----------------------------------------------------------------------------
 
