@@ -22,9 +22,10 @@ class ShardnodeConfig(AppConfig):
     @cached_property
     def node(self) -> Node:
         """The node this process serves."""
-        if settings.NODE_CONFIG is None:
+        config = getattr(settings, "NODE_CONFIG", None)
+        if config is None:
             raise NoNodeHere(NoNodeHere.__doc__)
-        return open_node(settings.NODE_CONFIG, join_token=settings.JOIN_TOKEN)
+        return open_node(config, join_token=getattr(settings, "JOIN_TOKEN", ""))
 
 
 def current_node() -> Node:

@@ -88,7 +88,7 @@ def run_by_hand(typed: ByHand, catalog: Catalog, model: Model, *, say: Say) -> i
             # Before anything else can fail: nobody can show it a second time.
             say(f"key (shown once): {key}")
         supervisor.start(node_process(config))
-        _greet(config, catalog, key, say)
+        _greet(config, catalog, model, key, say)
         return supervisor.run()
 
 
@@ -140,11 +140,11 @@ def _load(typed: ByHand, config: NodeConfig, model: Model, say: Say) -> None:
         say(f"{report.rejected:,} records were rejected: see {rejects}")
 
 
-def _greet(config: NodeConfig, catalog: Catalog, key: str | None, say: Say) -> None:
+def _greet(config: NodeConfig, catalog: Catalog, model: Model, key: str | None, say: Say) -> None:
     url = f"http://{config.host}:{config.port}"
-    reads = [each.name for each in catalog.endpoints.values() if each.kind == "query"]
+    queries = [each for each in catalog.endpoints.values() if each.kind == "query"]
+    reads = [each.name for each in queries if each.model is model] or [""]
     say(f"shard {config.name} answers at {url}")
     shown = key or "$KEY"
-    endpoint = reads[0] if reads else ""
-    say(f"try: curl -H 'Authorization: Bearer {shown}' '{url}/{endpoint}?limit=3'")
+    say(f"try: curl -H 'Authorization: Bearer {shown}' '{url}/{reads[0]}?limit=3'")
     sys.stdout.flush()

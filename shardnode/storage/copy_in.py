@@ -153,7 +153,7 @@ def _claim(connection: Connection, part: LoadPart) -> LoadResult | None:
         (part.load_id, part.part),
     ).fetchone()
     assert row is not None
-    return LoadResult(*row, replayed=True)
+    return LoadResult(int(row[0]), int(row[1]), int(row[2]), replayed=True)
 
 
 def _check_buckets(connection: Connection, records: Sequence[bytes]) -> None:

@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 from uuid import UUID
 
 import psycopg
@@ -201,7 +201,7 @@ class _Encoder:
         self._texts = [_is_text(fields[name]) for name in header]
         self._nullable = [fields[name].null for name in header]
         filled = {
-            name: field.value_to_string(_Filled(field))
+            name: cast(Any, field).value_to_string(_Filled(field))
             for name, field in fields.items()
             if name not in header and name != BUCKET_COLUMN and not field.null
         }

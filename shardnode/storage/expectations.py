@@ -55,7 +55,7 @@ def index_statements(model: Model, editor: BaseDatabaseSchemaEditor) -> dict[str
         if found:
             statements[found.group(1)] = text
     if not is_reference(model):
-        name, pk = bucket_index_name(model), model._meta.pk.column
+        name, pk = bucket_index_name(model), str(model._meta.pk.column)
         statements[name] = (
             f"CREATE UNIQUE INDEX {editor.quote_name(name)} ON"
             f" {editor.quote_name(model._meta.db_table)}"
@@ -121,7 +121,9 @@ def _unique(model: Model) -> frozenset[tuple[str, ...]]:
     def columns(names: Sequence[str]) -> tuple[str, ...]:
         return tuple(str(cast(Any, meta.get_field(name)).column) for name in names)
 
-    found = {(str(each.column),) for each in meta.local_concrete_fields if each.unique}
+    found: set[tuple[str, ...]] = {
+        (str(each.column),) for each in meta.local_concrete_fields if each.unique
+    }
     found.update(columns(names) for names in meta.unique_together)
     found.update(
         columns(constraint.fields)
@@ -138,7 +140,7 @@ def _foreign_keys(model: Model) -> frozenset[tuple[tuple[str, ...], str]]:
         ((str(found.column),), str(found.related_model._meta.db_table))
         for found in model._meta.local_concrete_fields
         if isinstance(found, models.ForeignKey)
-        and found.db_constraint
+        and cast(Any, found).db_constraint
         and not isinstance(found.related_model, str)
     )
 

@@ -10,6 +10,7 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any, cast
 
 import psycopg
@@ -153,13 +154,13 @@ class ShardTables:
             self._online(lambda: self._create_tables(fresh))
             report.tables.extend(plan.tables)
         for relation, column in plan.columns:
-            self._online(lambda r=relation, c=column: self._add_column(by_relation[r], c))
+            self._online(partial(self._add_column, by_relation[relation], column))
             report.columns.append(f"{relation}.{column}")
         for relation, name in plan.indexes:
-            self._online(lambda r=relation, n=name: self._add_index(by_relation[r], n))
+            self._online(partial(self._add_index, by_relation[relation], name))
             report.indexes.append(name)
         for relation in plan.triggers:
-            self._online(lambda r=relation: self._guard(by_relation[r]))
+            self._online(partial(self._guard, by_relation[relation]))
         self._online(lambda: self._record(models, bundle))
         return report
 

@@ -31,9 +31,8 @@ def make_model(
     }
     if key is not None:
         attrs["Shard"] = type("Shard", (), {"key": key})
-    return type(Document if key is not None else Reference)(
-        name, (Document if key is not None else Reference,), attrs
-    )
+    kind: Any = type(Document)
+    return kind(name, (Document if key is not None else Reference,), attrs)
 
 
 def person(**more: models.Field[Any, Any]) -> Any:

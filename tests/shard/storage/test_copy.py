@@ -35,7 +35,7 @@ def part(
 
 def test_part_is_applied_once_under_concurrent_retries(shard: FixtureShard) -> None:
     """Of many sends of one part at the same moment one writes; the others say what it did."""
-    body = "".join(line(id) for id in range(500))
+    body = "".join(line(number) for number in range(500))
     results: list[LoadResult] = []
     barrier = threading.Barrier(6)
 
@@ -60,7 +60,7 @@ def test_bad_records_are_all_named_and_nothing_is_stored(
     shard: FixtureShard, rw: Connection
 ) -> None:
     """Every bad record comes back with its number and reason; the part leaves no trace."""
-    records = [line(id, name='"two\nlines, ""q"""') for id in range(3_000)]
+    records = [line(number, name='"two\nlines, ""q"""') for number in range(3_000)]
     records[10] = line("x")
     records[700] = line(700, born="2020-02-30")
     records[701] = "5,701,A\n"
@@ -134,7 +134,7 @@ def test_pages_give_back_what_was_loaded(
 ) -> None:
     """Pages by primary key hold every row once, in the form that a load takes."""
     names = ["plain", '"co,mma"', '"li\nne"', '""', '"q""q"', "é😀"]
-    body = "".join(line(id, name=names[id % 6]) for id in range(100))
+    body = "".join(line(number, name=names[number % 6]) for number in range(100))
     load_part(rw, part(shard, body))
     before = rw.execute("SELECT * FROM fixture_person ORDER BY id").fetchall()
 
@@ -157,7 +157,7 @@ def test_pages_give_back_what_was_loaded(
 
 def test_counts_and_deletes_by_range(shard: FixtureShard, rw: Connection) -> None:
     """Counting and deleting by bucket range add up to the whole."""
-    load_part(rw, part(shard, "".join(line(id) for id in range(300))))
+    load_part(rw, part(shard, "".join(line(number) for number in range(300))))
     total, by_range = count_rows(rw, shard.person, ranges=[(0, 8191), (8192, 16383)])
 
     assert total == 300 == sum(by_range.values())

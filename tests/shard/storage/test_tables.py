@@ -159,8 +159,8 @@ def test_guard_refuses(
     with rw.transaction():
         rw.execute("SELECT set_config('sp.bucket', '7', true)")
         rw.execute("INSERT INTO fixture_person VALUES (7, 1, 'A', 'SE', NULL)")
-    with pytest.raises(psycopg.Error) as refused, rw.transaction():
-        rw.execute("SELECT set_config('sp.bucket', %s, true)", (setting,))
+    rw.execute("SELECT set_config('sp.bucket', %s, false)", (setting,))
+    with pytest.raises(psycopg.Error) as refused:
         rw.execute(statement)
 
     assert refused.value.sqlstate == state

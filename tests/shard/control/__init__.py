@@ -1,0 +1,1 @@
+"""Node control of a real node process."""

@@ -1,0 +1,254 @@
+"""A real node process obeys its own dispatcher, over signed requests, and nobody else."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import secrets
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from engine.databases import PostgresServer
+from engine.ports import free_port
+from modeldefs.kit.buckets import bucket_of
+from modeldefs.wire.enrolment import (
+    Identity,
+    enrolment_request,
+    seal,
+    verify_enrolment_answer,
+)
+from modeldefs.wire.keys import KeyEntry, Keyring, digest, mint_key
+from modeldefs.wire.problems import ShardUntrusted
+from modeldefs.wire.signing import sign_request, verify_response
+
+PROJECT = Path(__file__).resolve().parents[3]
+START_TIMEOUT_S = 60.0
+
+
+class NodeClient:
+    """Speaks to a node as its dispatcher does."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+        self.identity = Identity.generate("dispatcher-1")
+        self.pair_key = b""
+
+    def send(
+        self, method: str, target: str, body: bytes = b"", headers: dict[str, str] | None = None
+    ) -> tuple[int, bytes, dict[str, str]]:
+        """Return status, body and headers of an answer."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        try:
+            connection.request(method, target, body=body, headers=headers or {})
+            answer = connection.getresponse()
+            names = {name.lower(): value for name, value in answer.getheaders()}
+            return answer.status, answer.read(), names
+        finally:
+            connection.close()
+
+    def signed_headers(self, method: str, target: str, body: bytes) -> dict[str, str]:
+        """Return the signature of a request."""
+        return sign_request(
+            pair_key=self.pair_key,
+            key_id=self.identity.id,
+            shard="c1",
+            method=method,
+            target=target,
+            body=body,
+            now=time.time(),
+            nonce=secrets.token_bytes(16),
+        )
+
+    def call(self, method: str, target: str, body: bytes = b"") -> tuple[int, bytes]:
+        """Send a signed request and verify the answer's signature."""
+        headers = self.signed_headers(method, target, body)
+        status, answer, names = self.send(method, target, body, headers)
+        verify_response(
+            pair_key=self.pair_key,
+            status=status,
+            body=answer,
+            request_mac=headers["Shardpoint-Mac"],
+            headers=names,
+        )
+        self.last_headers = names
+        return status, answer
+
+    def enrol(self, shard: str = "c1") -> tuple[int, dict[str, Any]]:
+        """Enrol with the node."""
+        request = enrolment_request(
+            self.identity, shard=shard, nonce=secrets.token_bytes(16), join_token=None
+        )
+        status, body, _ = self.send("POST", "/_node/enrol", json.dumps(request).encode())
+        answer: dict[str, Any] = json.loads(body)
+        if status == 200:
+            _, self.pair_key = verify_enrolment_answer(
+                self.identity, request, answer, join_token=None
+            )
+        return status, answer
+
+
+@pytest.fixture
+def node(
+    postgres_server: PostgresServer, fresh_database: str, tmp_path: Path
+) -> Iterator[NodeClient]:
+    """Return a client of a node process that was just provisioned and never enrolled."""
+    port = free_port()
+    environment = {**os.environ, "RUN_DIR": str(tmp_path)}
+    environment.pop("DJANGO_SETTINGS_MODULE", None)
+    manage = [sys.executable, str(PROJECT / "manage.py"), "shardnode"]
+    subprocess.run(
+        [
+            *manage,
+            "provision",
+            *("--name", "c1", "--port", str(port), "--cluster-id", str(uuid.uuid4())),
+            *("--admin-dsn", postgres_server.dsn(fresh_database)),
+        ],
+        env=environment,
+        check=True,
+        capture_output=True,
+    )
+    with (tmp_path / "node.log").open("wb") as log:
+        process = subprocess.Popen(
+            [*manage, "serve", "--name", "c1"], env=environment, stdout=log, stderr=log
+        )
+    client = NodeClient(port)
+    try:
+        _wait(client, process)
+        yield client
+    finally:
+        process.terminate()
+        process.wait(30)
+        _drop_roles(postgres_server.dsn(fresh_database))
+
+
+def _wait(client: NodeClient, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while time.monotonic() < deadline:
+        assert process.poll() is None
+        try:
+            client.send("GET", "/_node/health")
+        except OSError:
+            time.sleep(0.05)  # the pace of asking, not what the test waits for
+            continue
+        return
+    raise AssertionError("the node did not start")
+
+
+def _drop_roles(admin_dsn: str) -> None:
+    with psycopg.connect(admin_dsn, autocommit=True) as admin:
+        roles = [
+            row[0]
+            for row in admin.execute(
+                "SELECT rolname FROM pg_roles WHERE rolname ~ '^sp_[0-9a-f]{6}_c1_'"
+            ).fetchall()
+        ]
+        for role in roles:
+            admin.execute(f'DROP OWNED BY "{role}" CASCADE')
+        for role in roles:
+            admin.execute(f'DROP ROLE "{role}"')
+
+
+def test_node_obeys_its_dispatcher(node: NodeClient) -> None:
+    """Enrolled once, a node takes map, keyring and rows, and gives rows, counts and schema."""
+    assert node.send("GET", "/_node/health")[0] == 401
+    status, answer = node.enrol()
+    assert (status, answer["standalone"]) == (200, True)
+
+    assert json.loads(node.call("GET", "/_node/health")[1])["standalone"] is True
+    mine, foreign = bucket_of(1), bucket_of(2)
+    document = {
+        "epoch": 3,
+        "ranges": [[mine, mine, 3]],
+        "owners": [[mine, mine, "c1", "u1"], [foreign, foreign, "c2", "http://u2"]],
+    }
+    if foreign < mine:
+        document["owners"] = list(reversed(document["owners"]))  # type: ignore[call-overload]
+    assert node.call("PUT", "/_node/map", json.dumps(document).encode())[0] == 200
+    health = json.loads(node.call("GET", "/_node/health")[1])
+    assert (health["map_epoch"], health["standalone"]) == (3, False)
+    older = json.dumps({"epoch": 2, "ranges": [], "owners": []}).encode()
+    status, body = node.call("PUT", "/_node/map", older)
+    assert (status, json.loads(body)["code"]) == (409, "stale-epoch")
+
+    columns = "id,first_name,last_name,country,address,city"
+    target = f"/_node/rows/User?load=l1&part=0&on_conflict=error&columns={columns}"
+    status, body = node.call("POST", target, f"{mine},1,A,B,C,D,E\n".encode())
+    assert (status, json.loads(body)["rows"]) == (200, 1)
+    status, body = node.call("POST", target, f"{mine},1,A,B,C,D,E\n".encode())
+    assert json.loads(body)["replayed"] is True
+    target = target.replace("part=0", "part=1")
+    assert node.call("POST", target, f"{foreign},2,A,B,C,D,E\n".encode())[0] == 421
+    status, body = node.call("POST", target, f"{mine},x,A,B,C,D,E\n".encode())
+    assert (status, json.loads(body)["errors"][0]["pointer"]) == (400, "/1")
+    assert node.call("GET", "/_node/rows/User?limit=10")[1] == f"{mine},1,A,B,C,D,E\n".encode()
+    counted = json.loads(node.call("GET", f"/_node/counts?ranges={mine}-{mine}")[1])
+    assert counted["User"] == {"rows": 1, "ranges": {f"{mine}-{mine}": 1}}
+    assert len(json.loads(node.call("GET", "/_node/schema")[1])["models"]["User"]["hash"]) == 64
+
+    minted, pepper = mint_key(), secrets.token_bytes(32)
+    entry = KeyEntry(kid=minted.kid, digest=digest(pepper, minted.secret), scopes=("*",))
+    ring = Keyring([entry], {1: pepper}, generation=2).encode()
+    sealed = seal(node.pair_key, ring, generation=2, nonce=secrets.token_bytes(12))
+    assert (
+        node.call(
+            "PUT", "/_node/keyring", json.dumps({"generation": 2, "sealed": sealed}).encode()
+        )[0]
+        == 200
+    )
+    key = {"Authorization": f"Bearer {minted.text}"}
+    status, body, _ = node.send("GET", "/get_user?id=1", headers=key)
+    assert (status, json.loads(body)["items"][0]["first_name"]) == (200, "A")
+    status, body, _ = node.send("GET", "/get_user?id=2", headers=key)
+    assert status == 421
+    assert json.loads(body)["owner"] == {"shard": "c2", "url": "http://u2"}
+
+
+def test_node_obeys_nobody_else(node: NodeClient) -> None:
+    """Unsigned, altered, replayed and foreign requests are refused; so is a second dispatcher."""
+    assert node.enrol("c2")[0] == 400
+    assert node.enrol()[0] == 200
+    assert node.enrol()[0] == 200
+    stranger = NodeClient(node.port)
+    assert stranger.enrol()[0] == 409
+    headers = node.signed_headers("GET", "/_node/schema", b"")
+    assert node.send("GET", "/_node/schema", headers=headers)[0] == 200
+    assert node.send("GET", "/_node/schema", headers=headers)[0] == 401
+    headers = node.signed_headers("GET", "/_node/schema", b"")
+    assert node.send("GET", "/_node/counts", headers=headers)[0] == 401
+    stranger.pair_key = secrets.token_bytes(32)
+    headers = stranger.signed_headers("GET", "/_node/schema", b"")
+    assert node.send("GET", "/_node/schema", headers=headers)[0] == 401
+    with pytest.raises(ShardUntrusted):
+        stranger.call("GET", "/_node/schema")
+
+
+MALFORMED = [
+    ("POST", "/_node/map", b"{}", 405),
+    ("PUT", "/_node/map", b"[]", 400),
+    ("PUT", "/_node/map", b'{"epoch": -1}', 400),
+    ("PUT", "/_node/map", b'{"epoch": 1, "ranges": [[1]]}', 400),
+    ("GET", "/_node/rows/Nobody", b"", 404),
+    ("GET", "/_node/counts?ranges=9", b"", 400),
+    ("POST", "/_node/rows/User?part=0", b"", 400),
+    ("POST", "/_node/rows/User/delete", b'{"ranges": [[0, 99999]]}', 400),
+    ("PUT", "/_node/keyring", b'{"generation": 1, "sealed": "AAAA"}', 401),
+]
+
+
+def test_malformed_control_requests(node: NodeClient) -> None:
+    """What is malformed is refused as a problem, signed like any answer."""
+    node.enrol()
+    for method, target, body, status in MALFORMED:
+        answered, document = node.call(method, target, body)
+
+        assert (target, answered) == (target, status)
+        assert json.loads(document)["status"] == status

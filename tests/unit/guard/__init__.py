@@ -1,0 +1,1 @@
+"""Tests of Shardpoint. Each states a promise."""
