@@ -63,16 +63,16 @@ class RequestReader:
         "_chunked",
         "_expect",
         "_head_size",
-        "_header_count",
         "_header_bytes_max",
+        "_header_count",
         "_header_count_max",
         "_headers",
         "_host",
         "_keep_alive",
         "_length",
         "_limits",
-        "_parser",
         "_method",
+        "_parser",
         "_path",
         "_query",
         "_quiet",
@@ -86,6 +86,14 @@ class RequestReader:
         "number",
         "state",
     )
+
+    _method: bytes
+    _version: str
+    _head_size: int
+    _header_count: int
+    _length: int
+    _chunked: bool
+    _expect: bool
 
     def __init__(
         self, *, limits: HttpLimits, body_bytes_max: Callable[[bytes], int], sink: Sink

@@ -134,6 +134,11 @@ class Server:
         (connection,) = self.state.connections
         return cast(HotProtocol, connection)
 
+    @property
+    def paths(self) -> list[bytes]:
+        """What the handler was asked, in order."""
+        return [request.path for request in self.handler.requests]
+
     async def client(self) -> Client:
         """Return a new connection."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
@@ -206,3 +211,11 @@ async def serving(
         server.close()
         await served.end()
         await server.wait_closed()
+
+
+async def one_reply(request: bytes, **serving_options: Any) -> tuple[int, dict[str, str], bytes]:
+    """Return the reply to one request on a server of its own."""
+    async with serving(**serving_options) as server:
+        client = await server.client()
+        await client.send(request)
+        return await client.reply()
