@@ -64,4 +64,3 @@ def cursor_key(secret: str) -> bytes:
 def handler() -> FrontHandler:
     """Return the handler of this worker process."""
     return FrontHandler()
-

@@ -1,8 +1,8 @@
 """Answering one ask from the shards: legs out, parts in, one outcome.
 
 Every ask ends with exactly one outcome, at its deadline at the latest. An answer is whole or it is
-a problem that names the shards that are missing; nothing in between. A refusal that says our map is
-old costs one refresh and one more try. A write is never sent twice.
+a problem that names the shards that are missing; nothing in between. A refusal that says our map
+is old costs one refresh and one more try. A write is never sent twice.
 """
 
 from __future__ import annotations
@@ -62,8 +62,18 @@ class _Work:
     """One ask under way."""
 
     __slots__ = (
-        "_ask", "_deadline", "_done", "_keeper", "_left", "_legs", "_loop", "_parts", "_requests",
-        "_streams", "_timer", "_tries",
+        "_ask",
+        "_deadline",
+        "_done",
+        "_keeper",
+        "_left",
+        "_legs",
+        "_loop",
+        "_parts",
+        "_requests",
+        "_streams",
+        "_timer",
+        "_tries",
     )
 
     def __init__(
@@ -147,9 +157,7 @@ class _Work:
     def _send(self, place: int, leg: Leg, flags: int, body: bytes) -> None:
         client = self._streams.client(leg.shard)
         if client is None:
-            self._loop.call_soon(
-                self._on_part, place, leg.shard, 0, b"refused", self._tries
-            )
+            self._loop.call_soon(self._on_part, place, leg.shard, 0, b"refused", self._tries)
             return
         attempt = self._tries
         left_ms = int((self._deadline - self._loop.time()) * 1_000) - HOP_MS
@@ -264,4 +272,3 @@ class _Work:
         self._done = None
         self._timer.cancel()
         self._forget_others()
-

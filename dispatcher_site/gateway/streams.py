@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 from dispatcher_site.gateway.routing_state import RoutingState
 from dispatcher_site.registry.reading import NodeAddress
@@ -69,8 +70,8 @@ class Streams:
         known, self._known = self._known, {}
         await asyncio.gather(*(client.close() for _, client in known.values()))
 
-    def _spawn(self, work: object) -> None:
-        task: asyncio.Task[None] = asyncio.ensure_future(work)  # type: ignore[arg-type]
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 

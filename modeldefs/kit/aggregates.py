@@ -1,8 +1,8 @@
 """Aggregates that add up: how each is split into parts on the shards and put together again.
 
-Every aggregate of a scattered read must be one of a small algebra: count, sum, lowest, highest, and
-mean as the pair (sum, count). Whatever does not add up (a mean of means, a distinct count of values
-that several shards may hold, a condition on a group's total) is refused at load time.
+Every aggregate of a scattered read must be one of a small algebra: count, sum, lowest, highest,
+and mean as the pair (sum, count). Whatever does not add up (a mean of means, a distinct count of
+values that several shards may hold, a condition on a group's total) is refused at load time.
 """
 
 from __future__ import annotations
@@ -112,16 +112,15 @@ def group_statement(queryset: Any, route: Route) -> GroupStatement:
     names = [name for name in chosen if name not in aggregates]
     if not names or not aggregates:
         raise DefinitionError(
-            "no-groups", "the read has no group or no aggregate",
+            "no-groups",
+            "the read has no group or no aggregate",
             fix="write values('field').annotate(n=count())",
         )
     groups = tuple(_group_column(query, name) for name in names)
     return _build(queryset, route, groups, aggregates)
 
 
-def totals_statement(
-    queryset: Any, aggregates: dict[str, Any], route: Route
-) -> GroupStatement:
+def totals_statement(queryset: Any, aggregates: dict[str, Any], route: Route) -> GroupStatement:
     """Return the statement of ``totals(...)``: one row over everything."""
     if not aggregates:
         raise DefinitionError("no-groups", "totals() names no aggregate", fix="totals(n=count())")
@@ -146,7 +145,8 @@ def _build(
             "filters by an aggregate before the shards' parts are added up",
             fix="bind the shard key by a required parameter, or filter in the client",
         )
-    measures, parts = [], {}
+    measures: list[Measure] = []
+    parts: dict[str, Any] = {}
     for name, aggregate in aggregates.items():
         measure = _measure(name, aggregate, queryset.query, route)
         measures.append(measure)
@@ -162,7 +162,10 @@ def _build(
         outputs += _part_columns(measure)
     listed = ", ".join(outputs)
     return GroupStatement(
-        f"SELECT {listed} FROM ({numbered}) AS sp_groups", slots, groups, tuple(measures)
+        f"SELECT {listed} FROM ({numbered}) AS sp_groups",  # noqa: S608 - Django's own SQL
+        slots,
+        groups,
+        tuple(measures),
     )
 
 

@@ -39,9 +39,7 @@ def page_outcome(ask: Ask, parts: Sequence[calls.PagePart], shards: Shards) -> P
     return PageOutcome(b",".join(merged.rows), last, merged.more, shards)
 
 
-def groups_outcome(
-    ask: Ask, parts: Sequence[calls.GroupPart], shards: Shards
-) -> GroupsOutcome:
+def groups_outcome(ask: Ask, parts: Sequence[calls.GroupPart], shards: Shards) -> GroupsOutcome:
     """Return the groups of all parts: added up, in the endpoint's order, and cut to its top."""
     assert ask.plan is not None
     statement = ask.plan.groups

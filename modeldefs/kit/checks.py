@@ -20,6 +20,7 @@ def model_errors(model: Any, known: Mapping[str, Any]) -> Iterator[DefinitionErr
     """Yield what is wrong with one model."""
     where = f"{model.__module__}.{model.__name__}"
     for refusal in (
+        *_table_errors(model),
         *_field_errors(model),
         *_unique_errors(model),
         *_relation_errors(model, known),
@@ -31,9 +32,24 @@ def _key_field(model: Any) -> Any:
     return model._meta.get_field(model.shard.key)
 
 
+def _table_errors(model: Any) -> Iterator[DefinitionError]:
+    if model._meta.proxy or model._meta.parents:
+        yield DefinitionError(
+            "inherited-table",
+            f"{model.__name__} has no table of its own, or only a part of one",
+            fix="share fields through a base class with `class Meta: abstract = True`",
+        )
+    if not model._meta.pk.concrete:
+        yield DefinitionError(
+            "composite-primary-key",
+            f"{model.__name__} has a primary key of several columns, which no cursor can hold",
+            fix="declare one column as the key, and the others unique together",
+        )
+
+
 def _field_errors(model: Any) -> Iterator[DefinitionError]:
-    pk = model._meta.pk
-    if isinstance(pk, AutoFieldMixin):
+    pk: Any = model._meta.pk
+    if isinstance(model._meta.pk, AutoFieldMixin):
         yield DefinitionError(
             "counted-primary-key",
             f"{model.__name__}.{pk.name} is counted by each shard, so two shards give one number "
@@ -75,7 +91,9 @@ def _unique_errors(model: Any) -> Iterator[DefinitionError]:
     if model.shard.reference:
         return
     key = _key_field(model)
-    sets = [(field.name,) for field in model._meta.local_concrete_fields if field.unique]
+    sets: list[tuple[str, ...]] = [
+        (field.name,) for field in model._meta.local_concrete_fields if field.unique
+    ]
     sets += [tuple(names) for names in model._meta.unique_together]
     sets += [
         tuple(constraint.fields)
@@ -105,15 +123,14 @@ def _relation_errors(model: Any, known: Mapping[str, Any]) -> Iterator[Definitio
                 "the cluster",
                 fix="derive it from Document or Reference",
             )
-        elif not target.shard.reference and not _is_colocated(field, model, target):
-            if field.db_constraint or model.shard.reference:
-                yield DefinitionError(
-                    "foreign-key-across-shards",
-                    f"{model.__name__}.{field.name} points to {target.__name__}, whose rows may "
-                    "lie on another shard, so no shard can check it",
-                    fix=f"shard both by the same key, make {target.__name__} a Reference, or say "
-                    "db_constraint=False",
-                )
+        elif _is_checked_elsewhere(field, model, target):
+            yield DefinitionError(
+                "foreign-key-across-shards",
+                f"{model.__name__}.{field.name} points to {target.__name__}, whose rows may "
+                "lie on another shard, so no shard can check it",
+                fix=f"shard both by the same key, make {target.__name__} a Reference, or say "
+                "db_constraint=False",
+            )
     other = model.shard.colocated_with
     if other is not None and other not in known:
         yield DefinitionError(
@@ -130,6 +147,13 @@ def _relation_errors(model: Any, known: Mapping[str, Any]) -> Iterator[Definitio
                 "keys would hash apart",
                 fix="give both shard keys the same type",
             )
+
+
+def _is_checked_elsewhere(field: Any, model: Any, target: Any) -> bool:
+    """Would a database have to look at another shard to keep this foreign key?"""
+    if target.shard.reference or _is_colocated(field, model, target):
+        return False
+    return bool(field.db_constraint or model.shard.reference)
 
 
 def _is_colocated(field: models.ForeignKey[Any, Any], model: Any, target: Any) -> bool:

@@ -11,17 +11,23 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
+from uuid import UUID
 
 from django.db import models
 from django.db.models import lookups
-from django.db.models.expressions import Col, OuterRef, Subquery, Value, Window
+from django.db.models.expressions import Col, Value, Window
 from django.db.models.functions import Random
-from django.db.models.sql.datastructures import BaseTable, Join
+from django.db.models.sql.datastructures import Join
 from django.db.models.sql.query import Query
 from django.db.models.sql.where import AND, NothingNode, WhereNode
 
 from modeldefs.kit.errors import DefinitionError
+from modeldefs.kit.query_tree import expressions_of, own_subqueries, subqueries_of, used_tables
 from modeldefs.kit.tracing import Param
+from modeldefs.kit.wireforms import form_of
+
+# By the Postgres type of a shard key: its Python type.
+_KEY_TYPES: Mapping[str, type] = {"bigint": int, "text": str, "uuid": UUID}
 
 Reach = Literal["targeted", "list", "scatter", "reference"]
 
@@ -57,8 +63,7 @@ def route_of(query: Query, tables: Mapping[str, type[models.Model]]) -> Route:
         return Route("reference")
     local = _colocated_aliases(query, tables)
     route = _route_by_key(query.where, local)
-    for inner in subqueries_of(query):
-        _check_subquery(inner, query, local, tables)
+    _check_subqueries(query, local, tables)
     if route.reach in ("list", "scatter"):
         _check_windows(query, local)
     return route
@@ -80,26 +85,75 @@ def model_of(query: Query) -> Any:
 def check_shape(query: Query) -> None:
     """Refuse the parts of a QuerySet that a sharded answer cannot keep."""
     refusals = (
-        (query.combinator, "union", "union(), intersection() and difference()",
-         "use Q objects: filter(Q(...) | Q(...))"),
-        (query.is_sliced, "slice", "a slice", "let the caller say `limit`, or use @aggregate(top=)"),
-        (query.distinct, "distinct", "distinct()", "use Exists(...) instead of the join that doubles"
-         " rows, or @aggregate and group"),
+        (
+            query.combinator,
+            "union",
+            "union(), intersection() and difference()",
+            "use Q objects: filter(Q(...) | Q(...))",
+        ),
+        (
+            query.is_sliced,
+            "slice",
+            "a slice",
+            "let the caller say `limit`, or use @aggregate(top=)",
+        ),
+        (
+            query.distinct,
+            "distinct",
+            "distinct()",
+            "use Exists(...) instead of the join that doubles rows, or @aggregate and group",
+        ),
         (query.select_for_update, "row-lock", "select_for_update()", "lock inside a @mutation"),
         (query.extra, "raw-sql", "extra()", "use Django expressions"),
-        (query.select_related, "select-related", "select_related()",
-         "annotate(name=F('relation__field'))"),
-        (query.deferred_loading[0], "deferred-fields", "defer() or only()",
-         "use values(...) to choose fields"),
+        (
+            query.select_related,
+            "select-related",
+            "select_related()",
+            "annotate(name=F('relation__field'))",
+        ),
+        (
+            query.deferred_loading[0],
+            "deferred-fields",
+            "defer() or only()",
+            "use values(...) to choose fields",
+        ),
     )
+    _refuse_any(*refusals)
+    for each in (query, *subqueries_of(query)):
+        if each is not query:
+            _refuse_any(
+                (each.combinator, "union", "a union in a subquery", "use Q objects"),
+                (each.extra, "raw-sql", "extra()", "use Django expressions"),
+            )
+        for node in expressions_of(each):
+            _check_node(node)
+
+
+def _refuse_any(*refusals: tuple[Any, str, str, str]) -> None:
     for present, code, what, fix in refusals:
         if present:
             raise DefinitionError(code, f"the read uses {what}", fix=fix)
-    for node in expressions_of(query):
-        if type(node).__name__ == "RawSQL":
-            raise DefinitionError("raw-sql", "the read uses RawSQL", fix="use Django expressions")
-        if isinstance(node, Random):
-            raise DefinitionError("random", "the read uses Random()", fix="choose in the client")
+
+
+def _check_node(node: Any) -> None:
+    rhs = getattr(node, "rhs", None)
+    symbol = rhs if isinstance(rhs, Param) else None
+    _refuse_any(
+        (type(node).__name__ == "RawSQL", "raw-sql", "RawSQL", "use Django expressions"),
+        (isinstance(node, Random), "random", "Random()", "choose in the client"),
+        (
+            symbol is not None and symbol.is_list and not isinstance(node, lookups.In),
+            "list-as-value",
+            f"the list {symbol!r} as if it were one value",
+            "look it up with `__in`, or declare the parameter as one value",
+        ),
+        (
+            symbol is not None and not symbol.is_list and isinstance(node, lookups.In),
+            "value-as-list",
+            f"the single value {symbol!r} as if it were a list",
+            "declare the parameter as list[...], or compare without `__in`",
+        ),
+    )
 
 
 def _check_reference_base(query: Query, tables: Mapping[str, type[models.Model]]) -> None:
@@ -109,17 +163,10 @@ def _check_reference_base(query: Query, tables: Mapping[str, type[models.Model]]
             if model is None or not model.shard.reference:
                 raise DefinitionError(
                     "reference-joins-documents",
-                    f"starts from the reference model {query.model.__name__} and joins "
+                    f"starts from the reference model {model_of(query).__name__} and joins "
                     f"{alias}, whose rows are spread over the shards",
                     fix="start from the document model and join the reference model to it",
                 )
-
-
-def used_tables(query: Query) -> Iterator[tuple[str, BaseTable | Join]]:
-    """Yield the tables that a query really joins, by alias."""
-    for alias, source in query.alias_map.items():
-        if query.alias_refcount.get(alias) and isinstance(source, BaseTable | Join):
-            yield alias, source
 
 
 def _key_columns(model: Any) -> tuple[str, ...]:
@@ -148,7 +195,9 @@ def _colocated_aliases(
         local[alias] = key
     if not local:
         model = model_of(query)
-        local[query.get_initial_alias()] = None if model.shard.reference else _key_columns(model)[0]
+        local[query.get_initial_alias()] = (
+            None if model.shard.reference else _key_columns(model)[0]
+        )
     return local
 
 
@@ -192,90 +241,69 @@ def _route_by_key(where: WhereNode, local: Mapping[str, str | None]) -> Route:
             continue
         if not _is_key(condition.lhs, local):
             continue
-        rhs: Any = condition.rhs
-        if isinstance(condition, lookups.Exact):
-            if isinstance(rhs, Param) and not rhs.is_list:
-                return Route("targeted", parameter=rhs.name)
-            if isinstance(rhs, Value):
-                rhs = rhs.value
-            if isinstance(rhs, int | str) or type(rhs).__name__ == "UUID":
-                return Route("targeted", constants=(rhs,))
-        elif isinstance(rhs, Param):
-            several = Route("list", parameter=rhs.name)
-        elif isinstance(rhs, list | tuple) and not any(
-            hasattr(item, "resolve_expression") for item in rhs
-        ):
-            several = several or Route("list", constants=tuple(rhs))
+        kind = form_of(condition.lhs.target).pg_type
+        if isinstance(condition, lookups.In):
+            several = _list_route(condition.rhs, kind) or several
+        elif (one := _one_route(condition.rhs, kind)) is not None:
+            return one
     return several or Route("scatter")
 
 
-def children_of(node: Any) -> Iterator[Any]:
-    """Yield the direct parts of an expression, lookup or condition."""
-    if isinstance(node, WhereNode):
-        yield from node.children
-    elif hasattr(node, "get_source_expressions"):
-        yield from (part for part in node.get_source_expressions() if part is not None)
-    rhs = getattr(node, "rhs", None)
-    if isinstance(rhs, Query):
-        yield rhs
-    elif isinstance(rhs, list | tuple):
-        yield from (part for part in rhs if hasattr(part, "resolve_expression"))
+def _one_route(value: Any, kind: str) -> Route | None:
+    if isinstance(value, Param):
+        return Route("targeted", parameter=value.name) if value.pg_type == kind else None
+    if isinstance(value, Value):
+        value = value.value
+    return Route("targeted", constants=(value,)) if _is_shard_key(value, kind) else None
 
 
-def walk(node: Any) -> Iterator[Any]:
-    """Yield an expression and all its parts, without entering subqueries."""
-    yield node
-    if isinstance(node, Query | Subquery):
-        return
-    for child in children_of(node):
-        yield from walk(child)
+def _list_route(values: Any, kind: str) -> Route | None:
+    if isinstance(values, Param):
+        return Route("list", parameter=values.name) if values.pg_type == f"{kind}[]" else None
+    if not isinstance(values, list | tuple):
+        return None
+    keys = tuple(item for item in values if item is not None)
+    return Route("list", constants=keys) if all(_is_shard_key(k, kind) for k in keys) else None
 
 
-def expressions_of(query: Query) -> Iterator[Any]:
-    """Yield every expression of one query, without entering its subqueries."""
-    yield from walk(query.where)
-    for annotation in query.annotations.values():
-        yield from walk(annotation)
-    for part in (*query.order_by, *(query.group_by if isinstance(query.group_by, tuple) else ())):
-        if hasattr(part, "resolve_expression"):
-            yield from walk(part)
+def _is_shard_key(value: Any, kind: str) -> bool:
+    # Only a value of the column's own type has the column's text, and so its bucket: 5.0 finds
+    # the row of 5 by SQL, but hashes apart.
+    return type(value) is int if kind == "bigint" else isinstance(value, _KEY_TYPES[kind])
 
 
-def subqueries_of(query: Query) -> Iterator[Query]:
-    """Yield the queries nested in a query, at any depth."""
-    for node in expressions_of(query):
-        inner = getattr(node, "query", None) if isinstance(node, Subquery) else None
-        if isinstance(node, Query):
-            inner = node
-        if inner is not None:
-            yield inner
-            yield from subqueries_of(inner)
+def _check_subqueries(
+    outer: Query, outer_local: Mapping[str, str | None], tables: Mapping[str, type[models.Model]]
+) -> None:
+    for inner in own_subqueries(outer):
+        local = _colocated_aliases(inner, tables)
+        has_documents = any(key is not None for key in local.values())
+        if has_documents and not _is_tied(inner, outer, local, outer_local):
+            raise DefinitionError(
+                "not-colocated",
+                f"has a subquery on {model_of(inner).__name__} whose rows may lie on another "
+                "shard",
+                fix="tie it to the row by the shard key: filter(<key>=OuterRef('<key>'))",
+            )
+        # Whatever is tied to the row lies with it, so a deeper query may be tied to either.
+        _check_subqueries(inner, {**outer_local, **local}, tables)
 
 
-def _check_subquery(
+def _is_tied(
     inner: Query,
     outer: Query,
+    local: Mapping[str, str | None],
     outer_local: Mapping[str, str | None],
-    tables: Mapping[str, type[models.Model]],
-) -> None:
-    local = _colocated_aliases(inner, tables)
-    if all(key is None for key in local.values()):
-        return
+) -> bool:
     for condition in _conjuncts(inner.where):
         if isinstance(condition, lookups.Exact) and _is_key(condition.lhs, local):
-            if _is_key(condition.rhs, outer_local) or isinstance(condition.rhs, OuterRef):
-                return
+            if _is_key(condition.rhs, outer_local):
+                return True
             if isinstance(condition.rhs, Param) and _bound_to(
                 condition.rhs, outer.where, outer_local
             ):
-                return
-    if _is_key_list(inner, outer, local, outer_local):
-        return
-    raise DefinitionError(
-        "not-colocated",
-        f"has a subquery on {inner.model.__name__} whose rows may lie on another shard",
-        fix="tie it to the row by the shard key: filter(<key>=OuterRef('<key>'))",
-    )
+                return True
+    return _is_key_list(inner, outer, local, outer_local)
 
 
 def _bound_to(param: Param, where: WhereNode, local: Mapping[str, str | None]) -> bool:

@@ -57,12 +57,16 @@ def merge_pages(parts: Sequence[PagePart], order: Sequence[OrderKey], limit: int
     ]
     # One stable sort per column, last column first: directions may differ from column to column.
     for place in reversed(range(len(order))):
-        rows.sort(key=lambda entry, at=place: entry[0][at], reverse=order[place].descending)
+        rows.sort(key=_at(place), reverse=order[place].descending)
     kept = rows[:limit]
     more = len(rows) > limit or any(part.more for part in parts)
     return MergedPage(
         [row for _, _, row in kept], kept[-1][1] if kept else None, bool(more and kept)
     )
+
+
+def _at(place: int) -> Callable[[tuple[Sequence[Any], Sequence[Any], bytes]], Any]:
+    return lambda entry: entry[0][place]
 
 
 def _comparable(key: Sequence[Any], order: Sequence[OrderKey]) -> Sequence[Any]:
@@ -190,13 +194,18 @@ def sort_groups(
         present = [row for row in rows if row[place] is not None]
         key: Callable[[list[Any]], Any] = itemgetter(place)
         if is_decimal:
-            present.sort(key=lambda row, at=place: Decimal(row[at]), reverse=descending)
-        else:
-            present.sort(key=key, reverse=descending)
+            key = _decimal_at(place)
+        present.sort(key=key, reverse=descending)
         rows = present + absent
     return rows
 
 
+def _decimal_at(place: int) -> Callable[[list[Any]], Any]:
+    return lambda row: Decimal(row[place])
+
+
 def empty_totals(measures: Sequence[MergeColumn]) -> list[Any]:
     """Return the totals over no shard at all: zero for sums of counts, else absent."""
-    return [0 if measure.rule == "sum" and measure.kind == "count" else None for measure in measures]
+    return [
+        0 if measure.rule == "sum" and measure.kind == "count" else None for measure in measures
+    ]

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar, cast
 
+from django.core.exceptions import FieldDoesNotExist
 from django.db import models
 from django.db.models.base import ModelBase
 
@@ -51,6 +52,8 @@ class BucketField(_IntegerField):
         while isinstance(key_field, models.ForeignKey):
             key_field = key_field.target_field
         value = key_field.to_python(getattr(model_instance, options.key or "pk"))
+        if isinstance(value, str):
+            value = str.__str__(value)  # a member of TextChoices is its text
         bucket = int(bucket_of(value))
         setattr(model_instance, self.attname, bucket)
         return bucket
@@ -121,7 +124,7 @@ else:
 class ModelKind(ModelBase):
     """Reads ``class Shard`` and gives every text column the cluster's collation."""
 
-    def __new__(  # noqa: D102
+    def __new__(
         mcs, name: str, bases: tuple[type, ...], attrs: dict[str, Any], **kwargs: Any
     ) -> type:
         declared = attrs.pop("Shard", None)
@@ -133,13 +136,14 @@ class ModelKind(ModelBase):
                 f"{name}.bucket is the name of the framework's own column",
                 fix="rename the field",
             )
-        for value in attrs.values():
-            if isinstance(value, models.CharField | models.TextField) and not value.db_collation:
-                value.db_collation = TEXT_COLLATION
-        kind = super().__new__(mcs, name, bases, attrs, **kwargs)
+        kind: Any = super().__new__(mcs, name, bases, attrs, **kwargs)
+        # After the class is made: its fields may come from a base that knows nothing of us.
+        for own in kind._meta.local_fields:
+            if isinstance(own, models.CharField | models.TextField) and not own.db_collation:
+                own.db_collation = TEXT_COLLATION
         if not abstract:
-            kind.shard = _shard_options(kind, declared)  # type: ignore[attr-defined]
-        return kind
+            kind.shard = _shard_options(kind, declared)
+        return cast(type, kind)
 
 
 def _shard_options(model: Any, declared: Any) -> ShardOptions:
@@ -157,11 +161,13 @@ def _shard_options(model: Any, declared: Any) -> ShardOptions:
         raise DefinitionError(
             "no-shard-key",
             f"{model.__name__} does not say which field places its rows",
-            fix="add `class Shard: key = \"<field>\"`, or derive it from Reference",
+            fix='add `class Shard: key = "<field>"`, or derive it from Reference',
         )
     try:
         field = model._meta.get_field(names["key"])
-    except Exception:
+        if not field.concrete:
+            raise FieldDoesNotExist
+    except FieldDoesNotExist:
         raise DefinitionError(
             "no-shard-key",
             f"{model.__name__} has no field {names['key']!r} for its shard key",

@@ -141,9 +141,7 @@ def _page_schemas(endpoint: Endpoint[Any, Any]) -> dict[str, dict[str, Any]]:
     return schemas
 
 
-def _body_schema(
-    endpoint: Endpoint[Any, Any], specs: list[ParameterSpec]
-) -> dict[str, Any]:
+def _body_schema(endpoint: Endpoint[Any, Any], specs: list[ParameterSpec]) -> dict[str, Any]:
     return {
         "type": "object",
         "properties": {s.name: parameter_schema(s) for s in specs} | _page_schemas(endpoint),
@@ -179,7 +177,9 @@ def answer_schema(catalog: Catalog, endpoint: Endpoint[Any, Any]) -> dict[str, A
     elif endpoint.shape == "groups":
         members = {"value": {"type": "array", "items": row}}
     elif endpoint.shape == "single":
-        members = {"value": {"anyOf": [row, {"type": "null"}]} if endpoint.optional_result else row}
+        members = {
+            "value": {"anyOf": [row, {"type": "null"}]} if endpoint.optional_result else row
+        }
     else:
         members = {"value": next(iter(row["properties"].values())) if endpoint.is_scalar else row}
     return {

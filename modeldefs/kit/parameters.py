@@ -1,8 +1,8 @@
 """The parameters of an endpoint: what may be sent, and the one text that each value becomes.
 
-A value is checked strictly (no coercion, no second spelling) and leaves as the *text* that Postgres
-reads for its type. The text is canonical: equal values give equal text, so a bucket, a cursor and a
-fingerprint can be computed from it on either side.
+A value is checked strictly (no coercion, no second spelling) and leaves as the *text* that
+Postgres reads for its type. The text is canonical: equal values give equal text, so a bucket, a
+cursor and a fingerprint can be computed from it on either side.
 
 Source: RFC 7493 (I-JSON), RFC 3339.
 """
@@ -248,7 +248,13 @@ KINDS: Mapping[type, ValueKind] = {
     ),
     UUID: _kind("a UUID", "uuid", _uuid, "text", UUID, type="string", format="uuid"),
     timedelta: _kind(
-        "a duration", "interval", _duration, "text", _to_timedelta, type="string", format="duration"
+        "a duration",
+        "interval",
+        _duration,
+        "text",
+        _to_timedelta,
+        type="string",
+        format="duration",
     ),
 }
 INT32: ValueKind = _kind(

@@ -66,7 +66,8 @@ def read_plan(endpoint: Endpoint[Any, Any], presence: frozenset[str], tables: Ta
         raise DefinitionError(
             "unclear-type",
             f"Django cannot tell a column or its type: {fault}",
-            fix='name existing fields, and say the type where they mix: Value("x", models.TextField())',
+            fix="name existing fields, and say the type where they mix: "
+            'Value("x", models.TextField())',
             where=f"{where} (given {shown})",
         ) from fault
 
@@ -76,9 +77,11 @@ def _plan_of(traced: Trace, tables: Tables) -> ReadPlan:
     model = model_of(queryset.query)
     if not hasattr(endpoint, "model"):
         endpoint.model = model
-    if queryset._prefetch_related_lookups:  # noqa: SLF001
+    if queryset._prefetch_related_lookups:
         raise DefinitionError(
-            "prefetch", "the read uses prefetch_related()", fix="annotate, or ask a second endpoint"
+            "prefetch",
+            "the read uses prefetch_related()",
+            fix="annotate, or ask a second endpoint",
         )
     check_shape(queryset.query)
     queryset = _without_default_order(queryset)

@@ -275,9 +275,11 @@ class _Members:
     def __init__(self, pairs: Iterable[tuple[str, Any]]) -> None:
         self.pairs = list(pairs)
         names = [name for name, _ in self.pairs]
-        self.doubled = {name for name in names if names.count(name) > 1} if len(
-            set(names)
-        ) != len(names) else set()
+        self.doubled = (
+            {name for name in names if names.count(name) > 1}
+            if len(set(names)) != len(names)
+            else set()
+        )
 
 
 class _Refused(Exception):

@@ -160,7 +160,7 @@ def order_keys(queryset: Any, order: Sequence[str]) -> tuple[Key, ...]:
         raise DefinitionError(
             "order-in-query",
             "the read calls order_by()",
-            fix="declare it: @query(order=\"-created,id\")",
+            fix='declare it: @query(order="-created,id")',
         )
     pk = query.get_meta().pk.attname
     names = list(order)
@@ -189,7 +189,8 @@ def _order_key(query: Query, name: str) -> Key:
         )
     if column.form.name in ("json", "binary", "duration"):
         raise DefinitionError(
-            "unsortable-order", f"is ordered by {plain!r} of type {column.form.name}",
+            "unsortable-order",
+            f"is ordered by {plain!r} of type {column.form.name}",
             fix="order by a scalar column",
         )
     return Key(plain, column.form, name.startswith("-"))
@@ -223,9 +224,7 @@ def page_statement(queryset: Any, order: Sequence[str], *, after: bool) -> State
         f"sp_{n}": _cast(queryset, column.name, column.form.wire)
         for n, column in enumerate(columns)
     }
-    places = {
-        f"sp_k{n}": _cast(queryset, key.name, key.form.key) for n, key in enumerate(keys)
-    }
+    places = {f"sp_k{n}": _cast(queryset, key.name, key.form.key) for n, key in enumerate(keys)}
     chosen = chosen.annotate(**outputs, **places).values_list(*outputs, *places)
     query = chosen.query.clone()
     query.set_limits(0, _LIMIT_MARK)

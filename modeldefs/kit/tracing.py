@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 from django.contrib.postgres.fields import ArrayField
 from django.db import connections, models
@@ -32,6 +32,7 @@ _OUTPUT_FIELDS: dict[str, Callable[[], models.Field[Any, Any]]] = {
     "float8": models.FloatField,
     "numeric": lambda: models.DecimalField(max_digits=1000, decimal_places=500),
     "date": models.DateField,
+    "time": models.TimeField,
     "timestamptz": models.DateTimeField,
     "interval": models.DurationField,
     "uuid": models.UUIDField,
@@ -55,7 +56,7 @@ class Param(Expression):
         self.pg_type = pg_type
         self.is_list = is_list
 
-    def as_sql(self, compiler: Any, connection: Any, **context: Any) -> tuple[str, list[Any]]:
+    def as_sql(self, compiler: Any, connection: Any, **context: Any) -> Any:
         """Return a cast placeholder, whose value is the slot itself."""
         if self.is_list:
             return f"(SELECT unnest(%s::{self.pg_type}))", [Slot(self.name)]
@@ -72,8 +73,8 @@ class Param(Expression):
     def __repr__(self) -> str:
         return f"Param({self.name})"
 
-    def _refuse(self, what: str) -> NoReturn:
-        raise DefinitionError(
+    def _refusal(self, what: str) -> DefinitionError:
+        return DefinitionError(
             "branches-on-value",
             f"{what} the value of parameter {self.name!r}, which is not known when a read is "
             "traced",
@@ -84,57 +85,52 @@ class Param(Expression):
     def __bool__(self) -> bool:
         if _asked_by_django():
             return True
-        self._refuse("tests")
+        raise self._refusal("tests")
 
     def __eq__(self, other: object) -> bool:
         if other is None or hasattr(other, "resolve_expression") or _asked_by_django():
             return super().__eq__(other)
-        self._refuse("compares")
+        raise self._refusal("compares")
 
     def __hash__(self) -> int:
         return hash((self.name, self.pg_type))
 
     def __lt__(self, other: object) -> bool:
-        self._refuse("compares")
+        raise self._refusal("compares")
 
     __le__ = __gt__ = __ge__ = __lt__
 
     def __int__(self) -> int:
-        self._refuse("reads")
+        raise self._refusal("reads")
 
     __index__ = __int__
 
     def __float__(self) -> float:
-        self._refuse("reads")
+        raise self._refusal("reads")
 
     def __str__(self) -> str:
-        self._refuse("formats")
+        raise self._refusal("formats")
 
     def __format__(self, spec: str) -> str:
-        self._refuse("formats")
+        raise self._refusal("formats")
 
     def __len__(self) -> int:
-        self._refuse("counts")
+        raise self._refusal("counts")
 
     def __iter__(self) -> Iterator[Any]:
-        self._refuse("iterates over")
+        if _asked_by_django():
+            # It looks for model instances among the values of a relation; a symbol holds none.
+            return iter(())
+        raise self._refusal("iterates over")
 
     def __contains__(self, item: object) -> bool:
-        self._refuse("looks into")
+        raise self._refusal("looks into")
 
     def __getitem__(self, item: object) -> Any:
-        self._refuse("looks into")
+        raise self._refusal("looks into")
 
 
-if TYPE_CHECKING:
-    _In = lookups.In[Any, Any]
-else:
-    _In = lookups.In
-
-
-def _array_in(
-    lookup: _In, compiler: Any, connection: Any
-) -> tuple[str, list[Any]] | None:
+def _array_in(lookup: Any, compiler: Any, connection: Any) -> tuple[str, list[Any]] | None:
     rhs: Any = lookup.rhs
     if not isinstance(rhs, Param) or not rhs.is_list:
         return None
@@ -146,16 +142,16 @@ def _array_in(
 def _asked_by_django() -> bool:
     # Django itself compares right-hand sides with "" and tests them; only an author's own
     # comparison depends on the value. Frame 2 is whoever used the operator.
-    return str(sys._getframe(2).f_globals.get("__name__", "")).startswith("django.")  # noqa: SLF001
+    return str(sys._getframe(2).f_globals.get("__name__", "")).startswith("django.")
 
 
 @models.Field.register_lookup
-class ArrayIn(_In):
+class ArrayIn(lookups.In):
     """``field__in=<list parameter>`` as one comparison with an array."""
 
     lookup_name = "in"
 
-    def as_sql(self, compiler: Any, connection: Any) -> tuple[str, Any]:
+    def as_sql(self, compiler: Any, connection: Any) -> Any:
         """Return ``= ANY(array)`` for a list parameter, else Django's own SQL."""
         return _array_in(self, compiler, connection) or super().as_sql(compiler, connection)
 

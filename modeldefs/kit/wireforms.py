@@ -67,7 +67,13 @@ BIGINT = _form(
     pattern="^-?(0|[1-9][0-9]*)$",
 )
 FLOAT = _form(
-    "float", "float8", "raw", "({0})::float8::text", "({0})::float8", type="number", format="double"
+    "float",
+    "float8",
+    "raw",
+    "({0})::float8::text",
+    "({0})::float8",
+    type="number",
+    format="double",
 )
 DECIMAL = _form(
     "decimal",
@@ -81,9 +87,7 @@ DECIMAL = _form(
 )
 TEXT = _form("text", "text", "text", "{0}", type="string")
 BOOLEAN = _form("boolean", "boolean", "boolean", "{0}", type="boolean")
-DATETIME = _form(
-    "datetime", "timestamptz", "text", UTC_TEXT, type="string", format="date-time"
-)
+DATETIME = _form("datetime", "timestamptz", "text", UTC_TEXT, type="string", format="date-time")
 DATE = _form("date", "date", "text", "to_char({0}, 'YYYY-MM-DD')", type="string", format="date")
 TIME = _form("time", "time", "text", "({0})::text", type="string", format="time")
 DURATION = _form("duration", "interval", "text", "({0})::text", type="string", format="duration")

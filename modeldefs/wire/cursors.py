@@ -1,8 +1,8 @@
 """Cursors: where a walk through pages stands, signed so that it cannot be bent.
 
-A cursor holds one *global* position in the endpoint's order. It belongs to one endpoint, one set of
-parameters and one caller, and lives 24 hours, rounded up to the hour. It is signed, not secret: it
-shows the order columns of the last row, which the caller has just read.
+A cursor holds one *global* position in the endpoint's order. It belongs to one endpoint, one set
+of parameters and one caller, and lives 24 hours, rounded up to the hour. It is signed, not secret:
+it shows the order columns of the last row, which the caller has just read.
 
 Pure: no clock; the time is passed in.
 """

@@ -1,7 +1,8 @@
 """Direct calls: this node as the whole backend, for what it owns.
 
-A call for a bucket of another shard is refused and told the owner. A call without a key is answered
-from this shard alone, and its coverage says so: the share of all buckets that are owned here.
+A call for a bucket of another shard is refused and told the owner. A call without a key is
+answered from this shard alone, and its coverage says so: the share of all buckets that are owned
+here.
 """
 
 from __future__ import annotations
@@ -39,7 +40,11 @@ class LocalBackend:
         self._executor.run(
             endpoint=ask.served.endpoint,
             call=calls.Call(
-                ask.mask, ask.ordered_values(), ask.limit, ask.after, ask.principal.kid,
+                ask.mask,
+                ask.ordered_values(),
+                ask.limit,
+                ask.after,
+                ask.principal.kid,
                 ask.request_id,
             ),
             place=place,

@@ -197,9 +197,7 @@ class Executor:
         known = self._ready.get((endpoint.number, mask, behind))
         if known is not None:
             return known
-        names = [
-            spec.name for bit, spec in enumerate(endpoint.parameters) if mask >> bit & 1
-        ]
+        names = [spec.name for bit, spec in enumerate(endpoint.parameters) if mask >> bit & 1]
         try:
             plan = self._catalog.plan(endpoint, frozenset(names))
         except Exception:

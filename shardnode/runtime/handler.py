@@ -138,4 +138,3 @@ class NodeHandler(EndpointHandler):
 def handler() -> NodeHandler:
     """Return the handler of this worker process."""
     return NodeHandler()
-

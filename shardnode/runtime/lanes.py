@@ -1,8 +1,9 @@
 """Lanes: a few connections in libpq's pipeline mode, driven by the event loop.
 
-Statements go out without waiting for those before them; answers come back in order. Every statement
-ends with its own Sync, so it is its own transaction: one that fails takes no other with it. A lane
-that lost its connection fails what it had in flight at once and connects again by itself.
+Statements go out without waiting for those before them; answers come back in order. Every
+statement ends with its own Sync, so it is its own transaction: one that fails takes no other with
+it. A lane that lost its connection fails what it had in flight at once and connects again by
+itself.
 
 Invariant: for every ``send`` the callback is called exactly once, in the loop's thread.
 Source: libpq pipeline mode, https://www.postgresql.org/docs/current/libpq-pipeline-mode.html
@@ -231,9 +232,7 @@ class Lane:
         self.in_flight = 0
         for entry in lost:
             if entry is not None and entry[0] == "query":
-                self._finish(
-                    entry[1], None, LaneError(CONNECTION_LOST, "the connection was lost")
-                )
+                self._finish(entry[1], None, LaneError(CONNECTION_LOST, "the connection was lost"))
         if not self._closed and self._connecting is None:
             self._connecting = self._loop.create_task(self._reconnect())
 

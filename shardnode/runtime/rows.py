@@ -43,7 +43,7 @@ class RowEncoder:
         return self._row(*cells[: self.width])
 
     def encode(self, result: Any, limit: int) -> tuple[list[bytes], list[list[Any]], bool]:
-        """Return at most ``limit`` rows as JSON objects, their keys, and whether there are more."""
+        """Return at most ``limit`` rows as JSON objects, their keys, and whether more exist."""
         cells, more = self._cells(result, limit)
         rows = [_encode(self._make_row(row)) for row in cells]
         return rows, [list(row[self.width :]) for row in cells], more
@@ -75,9 +75,7 @@ def load_rows(
 
 def array_literal(texts: Sequence[str]) -> bytes:
     """Return the text form of a Postgres array, every element quoted."""
-    quoted = (
-        '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"' for text in texts
-    )
+    quoted = ('"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"' for text in texts)
     return ("{" + ",".join(quoted) + "}").encode()
 
 
