@@ -100,8 +100,8 @@ USE_TZ = True
 USE_I18N = False
 
 STATIC_URL = "/static/"
-STATIC_ROOT = ENVIRONMENT.run_dir / "static"
 # Found in the installed packages themselves: no collectstatic step, and nothing from outside.
+STATIC_ROOT = None
 WHITENOISE_USE_FINDERS = True
 WHITENOISE_AUTOREFRESH = DEBUG
 

@@ -71,8 +71,10 @@ def _cluster_file(run_dir: Path) -> dict[str, Any]:
         raise ImproperlyConfigured(f"{path} cannot be read: {failure}") from failure
     if not isinstance(known, dict):
         raise ImproperlyConfigured(f"{path} is not a JSON object")
-    secrets = known.get("secrets")
-    flat = {**known, **secrets} if isinstance(secrets, dict) else known
+    flat = dict(known)
+    for group in ("remembered", "secrets"):
+        members = known.get(group)
+        flat |= members if isinstance(members, dict) else {}
     # The engine names the secret after whom it is for; both names are read.
     flat.setdefault("secret_key", flat.get("django_secret_key", ""))
     return flat
@@ -122,7 +124,7 @@ def read_environment(variables: Mapping[str, str] | None = None) -> Environment:
         secret_key=secret_key,
         peppers=peppers,
         cluster_id=value("SHARDPOINT_CLUSTER_ID", "cluster_id"),
-        definitions=_listed(env.get("SHARDPOINT_DEFINITIONS", "")) or DEFAULT_DEFINITIONS,
+        definitions=_listed(value("SHARDPOINT_DEFINITIONS", "definitions")) or DEFAULT_DEFINITIONS,
         instances=_listed(env.get("INSTANCES", "")),
         join_token=env.get("SHARDPOINT_JOIN_TOKEN", ""),
         debug=_is_true(env.get("SHARDPOINT_DEBUG", "")),

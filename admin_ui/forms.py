@@ -1,0 +1,46 @@
+"""What people fill in: a new key, a new shard."""
+
+from __future__ import annotations
+
+from django import forms
+from django.core.exceptions import ValidationError
+
+from modeldefs.wire.keys import parse_scope
+
+KIND_CHOICES = [("spk_live_", "caller"), ("spk_test_", "caller, test"), ("spa_", "control")]
+DAYS_MAX = 3650
+
+
+class NewKeyForm(forms.Form):
+    """A new API key."""
+
+    name = forms.CharField(max_length=100, required=False)
+    owner = forms.CharField(max_length=150)
+    kind = forms.ChoiceField(choices=KIND_CHOICES)
+    scopes = forms.CharField(
+        initial="*:*:read", help_text="model@version:endpoint:verb, separated by spaces"
+    )
+    days = forms.IntegerField(
+        min_value=1, max_value=DAYS_MAX, initial=90, label="Expires after, days"
+    )
+
+    def clean_scopes(self) -> list[str]:
+        """Return the scopes, each well formed."""
+        scopes = str(self.cleaned_data["scopes"]).split()
+        for scope in scopes:
+            try:
+                parse_scope(scope)
+            except ValueError as wrong:
+                raise ValidationError(str(wrong)) from wrong
+        return scopes
+
+
+class NewShardForm(forms.Form):
+    """A node to enrol."""
+
+    host = forms.CharField(max_length=253, initial="127.0.0.1")
+    port = forms.IntegerField(min_value=1, max_value=65535)
+    token = forms.CharField(
+        max_length=200, required=False, widget=forms.PasswordInput,
+        help_text="The node's join token; not needed on this machine",
+    )  # fmt: skip

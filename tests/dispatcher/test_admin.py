@@ -1,0 +1,133 @@
+"""The admin: every page opens, nothing can be edited, and a new key is shown once."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from django.contrib import admin
+from django.contrib.auth import get_user_model
+from django.test import Client
+
+from dispatcher_site.registry.services import shard_map
+from dispatcher_site.trust.models import ApiKey, AuditEntry
+from tests.dispatcher.making import TESTER, make_key, make_shard
+
+pytestmark = pytest.mark.django_db
+
+OURS = sorted(
+    (model._meta.app_label, model._meta.model_name or "")
+    for model in admin.site._registry
+    if model._meta.app_label in ("registry", "trust", "health")
+)
+
+
+@pytest.fixture
+def root() -> Client:
+    """Return a superuser's browser."""
+    client = Client()
+    client.force_login(get_user_model().objects.create_superuser("root", password="x"))
+    return client
+
+
+def no_inline(page: str) -> bool:
+    """Say whether a page does without inline styles, scripts and handlers."""
+    return not re.search(r"<script(?![^>]*\bsrc=)(?![^>]*json)|\sstyle=|\son[a-z]+=", page)
+
+
+def test_the_overview_says_what_there_is(root: Client) -> None:
+    """Shards, their share of the map, and ownerless buckets are on the first page."""
+    make_shard("a")
+    make_shard("b", port=2, state="down")
+    empty = root.get("/admin/").content.decode()
+    wanted = shard_map.even_ranges(["a", "b"])
+    shard_map.write_map(actor=TESTER, wanted=wanted, after_epoch=0)
+    page = root.get("/admin/").content.decode()
+
+    assert "16384 buckets have no owner" in empty
+    assert "1 of 2 shards active · map epoch 1" in page
+    assert "8192" in page
+    assert "no owner" not in page
+    assert no_inline(page)
+
+
+def test_an_empty_cluster_says_what_to_do(root: Client) -> None:
+    """The first page of a new installation names the next step."""
+    assert "shard adopt" in root.get("/admin/").content.decode()
+
+
+@pytest.mark.parametrize(("app", "model"), OURS)
+def test_every_table_is_looked_at_and_not_edited(root: Client, app: str, model: str) -> None:
+    """The list opens; there is no form to add a row."""
+    shard = make_shard("a")
+    shard_map.write_map(actor=TESTER, wanted=[(0, 16383, shard.name)], after_epoch=0)
+    make_key()
+
+    assert root.get(f"/admin/{app}/{model}/").status_code == 200
+    assert root.get(f"/admin/{app}/{model}/add/").status_code == 403
+
+
+def test_a_new_key_is_in_the_answer_and_nowhere_else(root: Client) -> None:
+    """Neither a cookie nor a second page holds it."""
+    form = {"owner": "ann", "kind": "spk_live_", "scopes": "*:*:read", "days": "30"}
+
+    page = root.post("/admin/trust/apikey/create/", form)
+    kid = ApiKey.objects.get().kid
+    text = re.search(rf"spk_live_{kid}_\w+", page.content.decode())
+
+    assert text is not None
+    assert page["Cache-Control"] == "no-store"
+    assert page["Referrer-Policy"] == "no-referrer"
+    assert kid not in str(page.cookies)
+    assert text[0] not in root.get("/admin/trust/apikey/").content.decode()
+    assert AuditEntry.objects.get().actor == "root"
+
+
+def test_a_malformed_scope_makes_no_key(root: Client) -> None:
+    """The form says what is wrong."""
+    form = {"owner": "ann", "kind": "spk_live_", "scopes": "User:get:delete", "days": "30"}
+
+    page = root.post("/admin/trust/apikey/create/", form)
+
+    assert "model@version:endpoint:verb" in page.content.decode()
+    assert ApiKey.objects.count() == 0
+
+
+def test_a_key_is_revoked_by_an_action(root: Client) -> None:
+    """The action calls the service, so the audit log knows."""
+    key = make_key().key
+
+    root.post("/admin/trust/apikey/", {"action": "revoke", "_selected_action": [key.pk]})
+
+    key.refresh_from_db()
+    assert key.revoked_at is not None
+    assert AuditEntry.objects.filter(action="key.revoke", via="UI").count() == 1
+
+
+def test_an_unreachable_node_is_said_in_the_form(root: Client) -> None:
+    """Registering a shard where nobody listens changes nothing."""
+    page = root.post("/admin/registry/shard/register/", {"host": "127.0.0.1", "port": "1"})
+
+    assert page.status_code == 200
+    assert "errorlist" in page.content.decode()
+
+
+@pytest.mark.parametrize("path", ["", "trust/apikey/", "trust/apikey/create/"])
+def test_staff_without_permission_see_nothing(path: str) -> None:
+    """Being staff is not enough for any page of ours."""
+    client = Client()
+    client.force_login(get_user_model().objects.create_user("s", password="x", is_staff=True))
+    make_shard("a")
+
+    answer = client.get(f"/admin/{path}")
+
+    assert answer.status_code == (403 if path else 200)
+    assert "shards active" not in answer.content.decode()
+
+
+def test_pages_carry_a_strict_policy(root: Client) -> None:
+    """No inline script or style may run in the admin."""
+    policy = root.get("/admin/")["Content-Security-Policy"]
+
+    assert "script-src 'self'" in policy
+    assert "unsafe" not in policy
