@@ -143,6 +143,8 @@ class Lane:
             self._flush()
         except Exception as fault:
             logger.warning("lane.lost", extra={"reason": str(fault)})
+            # It may not have reached the queue, whose entries are all answered by _lose.
+            self._queue.append(("query", waiting))
             self._lose()
 
     def _flush(self) -> None:
@@ -230,9 +232,9 @@ class Lane:
             connection.finish()
         lost, self._queue = self._queue, deque()
         self.in_flight = 0
-        for entry in lost:
-            if entry is not None and entry[0] == "query":
-                self._finish(entry[1], None, LaneError(CONNECTION_LOST, "the connection was lost"))
+        # A statement has one entry, or two with its prepare; it is answered once.
+        for waiting in {id(entry[1]): entry[1] for entry in lost if entry is not None}.values():
+            self._finish(waiting, None, LaneError(CONNECTION_LOST, "the connection was lost"))
         if not self._closed and self._connecting is None:
             self._connecting = self._loop.create_task(self._reconnect())
 
