@@ -6,7 +6,7 @@ PACKAGES := engine modeldefs dispatcher_site shardnode admin_ui tests manage.py
 export RUN_DIR ?= .run
 
 .DEFAULT_GOAL := help
-.PHONY: help up down clean test lint fix install install-dev
+.PHONY: help up down clean test bench lint fix install install-dev
 
 help: ## Show what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,6 +26,9 @@ install-dev: $(VENV)/.installed-dev ## Make it with what tests and lint need
 
 test: install-dev ## Run all tests on real embedded servers (ARGS="tests/unit -k name")
 	$(BIN)/pytest $(ARGS)
+
+bench: install-dev ## Measure: load against \\copy (ARGS="--rounds 3 --shards 4")
+	$(BIN)/python -m tests.benchmarks.load $(ARGS)
 
 lint: install-dev ## Check style, types, import contracts and tidiness
 	$(BIN)/ruff check .
