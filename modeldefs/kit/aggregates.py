@@ -21,13 +21,31 @@ from modeldefs.kit.errors import DefinitionError
 from modeldefs.kit.statements import (
     Column,
     compile_query,
+    is_in_our_order,
     number_parameters,
 )
-from modeldefs.kit.wireforms import BIGINT, COUNT, DECIMAL, FLOAT, INTEGER, WireForm, form_of
+from modeldefs.kit.wireforms import (
+    BIGINT,
+    BIGINT_SUM,
+    COUNT,
+    DATE,
+    DATETIME,
+    DECIMAL,
+    FLOAT,
+    INTEGER,
+    TEXT,
+    TEXT_COLLATION,
+    TIME,
+    WireForm,
+    form_of,
+)
 
 MergeRule = Literal["sum", "lowest", "highest", "mean", "only"]
 
 GROUPS_MAX = 100_000
+_NUMBERS = (INTEGER, COUNT, BIGINT, BIGINT_SUM, FLOAT, DECIMAL)
+# Of these the dispatcher's order of keys is Postgres' own.
+_SORTED = (*_NUMBERS, TEXT, DATETIME, DATE, TIME)
 
 
 def count(field: str = "*", *, distinct: bool = False, filter: Any = None) -> Count:
@@ -185,17 +203,16 @@ def _measure(name: str, aggregate: Any, query: Query, route: Route) -> Measure:
     distinct = bool(getattr(aggregate, "distinct", False))
     if kind is Count and (not distinct or _is_disjoint(aggregate, query)):
         return Measure(name, COUNT, "sum", nullable=False)
-    if kind is Sum and not distinct:
-        return Measure(name, _sum_form(aggregate), "sum")
-    if kind in (Min, Max):
-        return Measure(
-            name, form_of(aggregate.output_field), "lowest" if kind is Min else "highest"
-        )
+    form = form_of(aggregate.output_field)
+    if kind is Sum and not distinct and form in _NUMBERS:
+        return Measure(name, _sum_form(form), "sum")
+    if kind in (Min, Max) and form in _SORTED:
+        _check_text_order(name, form, aggregate.get_source_expressions()[0])
+        return Measure(name, form, "lowest" if kind is Min else "highest")
     if kind is Avg and not distinct:
         return _mean_measure(name, aggregate)
     if route.is_single_shard:
-        form = COUNT if kind is Count else form_of(aggregate.output_field)
-        return Measure(name, form, "only")
+        return Measure(name, COUNT if kind is Count else form, "only")
     what = f"{kind.__name__}{'(distinct)' if distinct else ''}"
     raise DefinitionError(
         "does-not-add-up",
@@ -217,9 +234,17 @@ def _is_disjoint(aggregate: Any, query: Query) -> bool:
     return source.target.column == key and source.alias == query.get_initial_alias()
 
 
-def _sum_form(aggregate: Any) -> WireForm:
-    form = form_of(aggregate.output_field)
-    return COUNT if form is INTEGER else form
+def _sum_form(form: WireForm) -> WireForm:
+    return {INTEGER: COUNT, BIGINT: BIGINT_SUM}.get(form, form)
+
+
+def _check_text_order(name: str, form: WireForm, source: Any) -> None:
+    if form is TEXT and not is_in_our_order(source):
+        raise DefinitionError(
+            "foreign-collation",
+            f"{name} compares texts in an order that is not the cluster's",
+            fix=f'compare Collate(..., "{TEXT_COLLATION}")',
+        )
 
 
 def _mean_measure(name: str, aggregate: Any) -> Measure:

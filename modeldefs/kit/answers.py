@@ -16,10 +16,11 @@ from modeldefs.kit.merge import (
     merge_pages,
     sort_groups,
 )
-from modeldefs.kit.wireforms import BIGINT, COUNT, DECIMAL, FLOAT, INTEGER
+from modeldefs.kit.wireforms import BIGINT, BIGINT_SUM, COUNT, DECIMAL, FLOAT, INTEGER
 from modeldefs.wire import calls
 
 _KINDS = {COUNT.name: "count", INTEGER.name: "integer", BIGINT.name: "integer"}
+_KINDS |= {BIGINT_SUM.name: "integer"}
 _KINDS |= {DECIMAL.name: "decimal", FLOAT.name: "float"}
 
 
@@ -46,7 +47,8 @@ def groups_outcome(ask: Ask, parts: Sequence[calls.GroupPart], shards: Shards) -
     assert statement is not None
     measures = [_merge_column(measure) for measure in statement.measures]
     width = len(statement.groups)
-    rows = merge_groups((part.rows for part in parts), width, measures)
+    decimals = [n for n, column in enumerate(statement.groups) if column.form is DECIMAL]
+    rows = merge_groups((part.rows for part in parts), width, measures, decimals)
     if ask.served.endpoint.shape == "totals":
         return GroupsOutcome(rows or [empty_totals(measures)], shards)
     ordered = sort_groups(rows, _order(ask, statement), width)

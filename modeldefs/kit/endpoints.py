@@ -10,7 +10,7 @@ import inspect
 import types
 import typing
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import Any, Generic, Literal, ParamSpec, TypeVar, overload
@@ -19,7 +19,7 @@ from uuid import UUID
 from django.db import models
 
 from modeldefs.kit.errors import DefinitionError
-from modeldefs.kit.parameters import INT32, KINDS, ParameterSpec, canonical_text
+from modeldefs.kit.parameters import INT32, KINDS, BadValue, ParameterSpec, canonical_text
 from modeldefs.kit.results import Groups, Page
 
 P = ParamSpec("P")
@@ -36,6 +36,7 @@ RESERVED_PARAMETERS = frozenset({"limit", "after"})
 RESERVED_PATHS = frozenset(
     {"admin", "control", "docs", "openapi.json", "healthz", "metrics", "problems", "static"}
 )
+WRITE_METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE"})
 _SCALARS = (int, float, str, bool, Decimal, date, datetime, timedelta, UUID)
 
 
@@ -110,6 +111,7 @@ class Endpoint(Generic[P, R]):
                 "unknown-annotation", str(unknown), fix="import the name", where=where
             ) from None
         try:
+            _check_options(self.options)
             self._read_result(hints.pop("return", None))
             self.parameters = self._read_parameters(hints)
         except DefinitionError as refusal:
@@ -123,7 +125,7 @@ class Endpoint(Generic[P, R]):
         origin, args = typing.get_origin(result), typing.get_args(result)
         if origin in (types.UnionType, typing.Union) and type(None) in args:
             self.optional_result = True
-            (result,) = (arg for arg in args if arg is not type(None))
+            result, _ = _without_none(result)
             origin, args = typing.get_origin(result), typing.get_args(result)
         on = self.options.on
         if origin is Page:
@@ -215,24 +217,52 @@ class Endpoint(Generic[P, R]):
         column = self._column(parameter.name)
         low, high, length_max = _bounds(column)
         is_int32 = plain is int and column is not None and _is_int32(column)
-        return ParameterSpec(
+        spec = ParameterSpec(
             name=parameter.name,
             kind=INT32 if is_int32 else kind,
             required=not has_default,
             is_list=is_list,
-            default=None if default is None else canonical_text(kind, default),
             nullable=self.kind == "mutation" and is_optional and _accepts_null(column),
             low=low,
             high=high,
             length_max=length_max,
             choices=choices,
         )
+        return spec if default is None else replace(spec, default=_default_text(spec, default))
 
     def _column(self, name: str) -> models.Field[Any, Any] | None:
         for column in self.model._meta.concrete_fields if hasattr(self, "model") else ():
             if name in (column.name, column.attname):
                 return column
         return None
+
+
+def _check_options(options: Options) -> None:
+    if unknown := sorted(set(options.methods) - WRITE_METHODS):
+        raise DefinitionError(
+            "unknown-method",
+            f"answers {', '.join(unknown)}",
+            fix='write methods=("GET", "POST"), of ' + ", ".join(sorted(WRITE_METHODS)),
+        )
+    if not 1 <= options.limit <= options.limit_max or (
+        options.top is not None and options.top < 1
+    ):
+        raise DefinitionError(
+            "bad-limit",
+            f"has limit={options.limit}, limit_max={options.limit_max}, top={options.top}",
+            fix="let 1 <= limit <= limit_max, and top be 1 or more",
+        )
+
+
+def _default_text(spec: ParameterSpec, default: Any) -> str:
+    try:
+        return spec.text_of(canonical_text(spec.kind, default))
+    except BadValue as bad:
+        raise DefinitionError(
+            "unsupported-default",
+            f"the default of {spec.name!r} {bad.detail}",
+            fix="use a value that a caller could send",
+        ) from None
 
 
 def _without_none(hint: Any) -> tuple[Any, bool]:

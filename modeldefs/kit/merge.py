@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Context, Decimal
 from fractions import Fraction
+from math import isfinite
 from operator import itemgetter
 from typing import Any
 
@@ -93,29 +94,47 @@ class MergeColumn:
 
 
 def merge_groups(
-    parts: Iterable[Iterable[Sequence[Any]]], width: int, measures: Sequence[MergeColumn]
+    parts: Iterable[Iterable[Sequence[Any]]],
+    width: int,
+    measures: Sequence[MergeColumn],
+    decimals: Sequence[int] = (),
 ) -> list[list[Any]]:
     """Return one row per group over all parts: its ``width`` group values, then its measures.
 
-    Groups come in no particular order; ``sort_groups`` orders them.
+    Groups come in no particular order; ``sort_groups`` orders them. ``decimals`` are the places of
+    decimal group values, which come as text: 1.5 and 1.50 are one group.
     """
     combined: dict[tuple[Any, ...], list[Any]] = {}
+    shown: dict[tuple[Any, ...], list[Any]] = {}
     for part in parts:
         for row in part:
-            group = tuple(row[:width])
+            group, texts = _group_of(row[:width], decimals)
             values = _decoded(row[width:], measures)
             known = combined.get(group)
             if known is None:
-                combined[group] = values
-            else:
-                combined[group] = [
-                    _RULES[measure.rule](before, value)
-                    for measure, before, value in zip(measures, known, values, strict=True)
-                ]
+                combined[group], shown[group] = values, texts
+                continue
+            combined[group] = [
+                _RULES[measure.rule](before, value)
+                for measure, before, value in zip(measures, known, values, strict=True)
+            ]
+            for place in decimals:
+                if texts[place] is not None:
+                    shown[group][place] = max(shown[group][place], texts[place], key=len)
     return [
-        [*group, *(_final(m, value) for m, value in zip(measures, values, strict=True))]
+        [*shown[group], *(_final(m, value) for m, value in zip(measures, values, strict=True))]
         for group, values in combined.items()
     ]
+
+
+def _group_of(values: Sequence[Any], decimals: Sequence[int]) -> tuple[tuple[Any, ...], list[Any]]:
+    """Return what a group is known by, and what is shown of it."""
+    texts = list(values)
+    exact = list(values)
+    for place in decimals:
+        if exact[place] is not None:
+            exact[place] = Decimal(exact[place])
+    return tuple(exact), texts
 
 
 def _decoded(values: Sequence[Any], measures: Sequence[MergeColumn]) -> list[Any]:
@@ -124,14 +143,26 @@ def _decoded(values: Sequence[Any], measures: Sequence[MergeColumn]) -> list[Any
     for measure in measures:
         value = values[at]
         if measure.rule == "mean":
-            exact = value is not None and isinstance(value, str)
-            decoded.append((Fraction(value) if exact else value, values[at + 1]))
-        elif measure.kind == "decimal" and value is not None:
+            decoded.append((_exact(value), values[at + 1]))
+        elif measure.rule == "sum":
+            decoded.append(Decimal(value) if _is_decimal(measure, value) else _exact(value))
+        elif _is_decimal(measure, value):
             decoded.append(Decimal(value))
         else:
             decoded.append(value)
         at += measure.width
     return decoded
+
+
+def _is_decimal(measure: MergeColumn, value: Any) -> bool:
+    return measure.kind == "decimal" and value is not None
+
+
+def _exact(value: Any) -> Any:
+    """Return a number that adds up the same in any order; what is not finite stays as it is."""
+    if isinstance(value, str) or (isinstance(value, float) and isfinite(value)):
+        return Fraction(value)
+    return value
 
 
 def _add(a: Any, b: Any) -> Any:
@@ -174,10 +205,12 @@ def _final(measure: MergeColumn, value: Any) -> Any:
         if measure.kind == "decimal":
             exact = _WIDE.divide(Decimal(quotient.numerator), Decimal(quotient.denominator))
             step = Decimal(1).scaleb(-measure.scale)
-            return str(exact.quantize(step, ROUND_HALF_UP, _WIDE))
+            return format(exact.quantize(step, ROUND_HALF_UP, _WIDE), "f")
         return float(quotient)
     if isinstance(value, Decimal):
-        return str(value)
+        return format(value, "f")
+    if isinstance(value, Fraction):
+        return float(value) if measure.kind == "float" else int(value)
     return value
 
 

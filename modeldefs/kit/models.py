@@ -18,8 +18,8 @@ from django.db.models.base import ModelBase
 from modeldefs.kit.buckets import bucket_of
 from modeldefs.kit.errors import DefinitionError
 from modeldefs.kit.results import Single, Totals, is_tracing
+from modeldefs.kit.wireforms import TEXT_COLLATION as TEXT_COLLATION
 
-TEXT_COLLATION = "sp_text"
 _SHARD_OPTIONS = {"key", "version", "colocated_with"}
 
 M = TypeVar("M", bound=models.Model)

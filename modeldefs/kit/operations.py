@@ -6,6 +6,7 @@ say is what is checked. An operation answers by the same front as the fast path.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -123,10 +124,17 @@ def parameter_schema(spec: ParameterSpec) -> dict[str, Any]:
     if spec.is_list:
         schema = {"type": "array", "items": schema, "maxItems": 1_000}
     if spec.default is not None:
-        schema["default"] = spec.default
+        schema["default"] = _default_json(spec)
     if spec.nullable:
         return {"anyOf": [schema, {"type": "null"}]}
     return schema
+
+
+def _default_json(spec: ParameterSpec) -> Any:
+    text = spec.default or ""
+    if spec.is_list:
+        return [text]
+    return text if dict(spec.kind.schema)["type"] == "string" else json.loads(text)
 
 
 def _page_schemas(endpoint: Endpoint[Any, Any]) -> dict[str, dict[str, Any]]:

@@ -13,7 +13,7 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
@@ -36,8 +36,8 @@ _DATETIME = re.compile(
 )
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z", re.ASCII)
 _DURATION = re.compile(
-    r"-?P(?=[0-9T])(?:([0-9]+)D)?(?:T(?=[0-9])(?:([0-9]+)H)?(?:([0-9]+)M)?"
-    r"(?:([0-9]+(?:\.[0-9]{1,6})?)S)?)?\Z",
+    r"-?P(?=[-0-9T])(?:(-?[0-9]+)D)?(?:T(?=[-0-9])(?:(-?[0-9]+)H)?(?:(-?[0-9]+)M)?"
+    r"(?:(-?[0-9]+(?:\.[0-9]{1,6})?)S)?)?\Z",
     re.ASCII,
 )
 
@@ -174,7 +174,9 @@ def _decimal(text: str, spec: ParameterSpec) -> str:
         raise BadValue("not-finite", "is not a finite number")
     if len(text) > DECIMAL_DIGITS_MAX or not _DECIMAL.match(text):
         raise BadValue("wrong-type", "is not a decimal number")
-    return text
+    if "." in text:
+        text = text.rstrip("0").rstrip(".")
+    return "0" if text == "-0" else text
 
 
 def _date(text: str, spec: ParameterSpec) -> str:
@@ -190,8 +192,8 @@ def _datetime(text: str, spec: ParameterSpec) -> str:
     if not _DATETIME.match(text):
         raise BadValue("wrong-type", "is not a date-time with offset like 2026-11-23T02:36:23Z")
     try:
-        return datetime.fromisoformat(text).isoformat()
-    except ValueError:
+        return datetime.fromisoformat(text).astimezone(UTC).isoformat()
+    except (ValueError, OverflowError):
         raise BadValue("out-of-range", "is no moment of the calendar") from None
 
 
@@ -204,7 +206,25 @@ def _uuid(text: str, spec: ParameterSpec) -> str:
 def _duration(text: str, spec: ParameterSpec) -> str:
     if len(text) > 60 or not _DURATION.match(text):
         raise BadValue("wrong-type", "is not a duration like P1DT2H3M")
-    return text
+    try:
+        return duration_text(_to_timedelta(text))
+    except OverflowError:
+        raise BadValue("out-of-range", f"is longer than {timedelta.max.days} days") from None
+
+
+def duration_text(span: timedelta) -> str:
+    """Return a duration as ISO 8601 text that Postgres reads, the same for equal durations."""
+    sign = "-" if span < timedelta(0) else ""
+    seconds, micros = divmod(abs(span) // timedelta(microseconds=1), 1_000_000)
+    minutes, seconds = divmod(seconds, 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    second = f"{seconds}.{micros:06}" if micros else str(seconds)
+    # Postgres takes no sign before the P, only one before each number.
+    parts = ((str(days), "D"), (str(hours), "H"), (str(minutes), "M"), (second, "S"))
+    shown = [f"{sign}{number}{unit}" if number != "0" else "" for number, unit in parts]
+    time = "".join(shown[1:])
+    return f"P{shown[0]}T{time}" if time else f"P{shown[0] or 'T0S'}"
 
 
 def _to_timedelta(text: str) -> timedelta:
@@ -272,6 +292,8 @@ def canonical_text(kind: ValueKind, value: Any) -> str:
         return str(value)
     if isinstance(value, float):
         return repr(value)
+    if isinstance(value, timedelta):
+        return duration_text(value)
     raise DefinitionError(
         "unsupported-default",
         f"a default of type {type(value).__name__} for {kind.name}",

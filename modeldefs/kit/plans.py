@@ -77,6 +77,12 @@ def _plan_of(traced: Trace, tables: Tables) -> ReadPlan:
     model = model_of(queryset.query)
     if not hasattr(endpoint, "model"):
         endpoint.model = model
+    if endpoint.model is not model:
+        raise DefinitionError(
+            "result-of-another-model",
+            f"is declared for {endpoint.model.__name__} and reads {model.__name__}",
+            fix=f"annotate it with {model.__name__}, or say on={model.__name__}",
+        )
     if queryset._prefetch_related_lookups:
         raise DefinitionError(
             "prefetch",

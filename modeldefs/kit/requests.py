@@ -142,17 +142,30 @@ class RequestReader:
             raise InvalidRequest(
                 errors=[InputError("malformed-body", "is not a JSON object", pointer="")]
             )
+        if len(document.pairs) > PARAMETERS_MAX:
+            errors.append(
+                InputError("out-of-range", f"has more than {PARAMETERS_MAX} members", pointer="")
+            )
+            return
+        errors.extend(_doubled(name) for name in sorted(document.doubled))
         for name, value in document.pairs:
-            pointer = "/" + name.replace("~", "~0").replace("/", "~1")
-            if name in document.doubled or name in found:
+            pointer = _pointer(name)
+            if name in document.doubled:
+                continue
+            if name in found:
+                errors.append(_doubled(name))
+                continue
+            if not _is_unicode(name):
                 errors.append(
-                    InputError("duplicate", "is given more than once", name, pointer=pointer)
+                    InputError("invalid-unicode", "is no name", pointer=_printable(pointer))
                 )
                 continue
             spec = self.specs.get(name)
             if spec is None:
                 if self._is_reserved(name):
-                    found[name] = value
+                    # A limit is a number in JSON: as a text it is of the wrong type.
+                    is_text = name == "limit" and type(value) is str
+                    found[name] = None if is_text else value
                 else:
                     errors.append(self._unknown(name, pointer))
                 continue
@@ -174,6 +187,10 @@ class RequestReader:
             return
         if not isinstance(value, list):
             errors.append(InputError("wrong-type", "is not an array", spec.name, pointer=pointer))
+            found[spec.name] = []
+            return
+        if len(value) > LIST_LENGTH_MAX:
+            errors.append(_too_many(spec.name))
             found[spec.name] = []
             return
         texts: dict[str, Any] = {}
@@ -208,9 +225,7 @@ class RequestReader:
         for name, spec in self.specs.items():
             value = found.get(name)
             if spec.is_list and isinstance(value, list) and len(value) > LIST_LENGTH_MAX:
-                errors.append(
-                    InputError("too-long", f"has more than {LIST_LENGTH_MAX} values", name)
-                )
+                errors.append(_too_many(name))
         limit = found.pop("limit", _ABSENT)
         if limit is not _ABSENT:
             self._read_limit(limit, asked, errors)
@@ -241,8 +256,32 @@ class RequestReader:
         near = difflib.get_close_matches(name[:100], self.specs, n=1)
         hint = f": did you mean {near[0]!r}?" if near else ""
         return InputError(
-            "unknown-parameter", f"is not a parameter of this endpoint{hint}", name[:200], pointer
+            "unknown-parameter",
+            f"is not a parameter of this endpoint{hint}",
+            name[:200],
+            pointer[:200] if pointer else pointer,
         )
+
+
+def _pointer(name: str) -> str:
+    return "/" + name.replace("~", "~0").replace("/", "~1")
+
+
+def _doubled(name: str) -> InputError:
+    shown = _printable(name)[:200]
+    return InputError("duplicate", "is given more than once", shown, pointer=_pointer(shown))
+
+
+def _too_many(name: str) -> InputError:
+    return InputError("too-long", f"has more than {LIST_LENGTH_MAX} values", name)
+
+
+def _is_unicode(text: str) -> bool:
+    return text.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in text)
+
+
+def _printable(text: str) -> str:
+    return text.encode("utf-8", "replace").decode()[:200]
 
 
 def _summary(errors: Sequence[InputError]) -> str:
@@ -267,6 +306,14 @@ def _decoded(raw: bytes) -> str | None:
         return None
 
 
+def _repeated(names: Iterable[str]) -> set[str]:
+    seen: set[str] = set()
+    repeated: set[str] = set()
+    for name in names:
+        (repeated if name in seen else seen).add(name)
+    return repeated
+
+
 class _Members:
     """A JSON object that remembers its doubled names."""
 
@@ -274,12 +321,7 @@ class _Members:
 
     def __init__(self, pairs: Iterable[tuple[str, Any]]) -> None:
         self.pairs = list(pairs)
-        names = [name for name, _ in self.pairs]
-        self.doubled = (
-            {name for name in names if names.count(name) > 1}
-            if len(set(names)) != len(names)
-            else set()
-        )
+        self.doubled = _repeated(name for name, _ in self.pairs)
 
 
 class _Refused(Exception):
@@ -337,6 +379,8 @@ def _depth(body: bytes) -> int:
         elif byte in b"[{":
             depth += 1
             deepest = max(deepest, depth)
+            if deepest > BODY_DEPTH_MAX:
+                break
         elif byte in b"]}":
             depth -= 1
     return deepest

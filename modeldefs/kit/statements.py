@@ -15,15 +15,16 @@ from typing import Any
 
 from django.db import connections, models
 from django.db.models import F, Q
-from django.db.models.expressions import Expression
-from django.db.models.functions import Coalesce, Extract
+from django.db.models.expressions import Col, Expression
+from django.db.models.functions import Coalesce, Collate, Extract
 from django.db.models.functions.datetime import TruncBase
 from django.db.models.sql.query import Query
 from psycopg import sql as pgsql
 
 from modeldefs.kit.errors import DefinitionError
+from modeldefs.kit.query_tree import walk
 from modeldefs.kit.tracing import Param, Slot
-from modeldefs.kit.wireforms import WireForm, form_of
+from modeldefs.kit.wireforms import COUNT, INTEGER, TEXT, TEXT_COLLATION, WireForm, form_of
 
 LIMIT_SLOT = "sp_limit"
 AFTER_SLOT = "sp_after_{0}"
@@ -101,7 +102,8 @@ def number_parameters(text: str, params: Sequence[Any]) -> tuple[str, tuple[str,
 
 def compile_query(query: Query, *, aliases: bool = False) -> tuple[str, tuple[Any, ...]]:
     """Return Django's own SQL for Postgres, with slots among the parameters."""
-    compiler = query.get_compiler(connection=connections["default"])
+    # A read that finds nothing is a read: its SQL says so, instead of Django not asking at all.
+    compiler = query.get_compiler(connection=connections["default"], elide_empty=False)
     text, params = compiler.as_sql(with_col_aliases=aliases)
     return text, tuple(params)
 
@@ -196,19 +198,19 @@ def _order_key(query: Query, name: str) -> Key:
     return Key(plain, column.form, name.startswith("-"))
 
 
-def _after(keys: Sequence[Key]) -> Q:
+def _after(keys: Sequence[Key], names: Sequence[str]) -> Q:
     """Return the rows behind a position: keyset paging for mixed directions."""
     condition = Q()
     for place in reversed(range(len(keys))):
         key = keys[place]
         bound = Param(AFTER_SLOT.format(place), key.form.pg_type)
         side = "lt" if key.descending else "gt"
-        ahead = Q(**{f"{key.name}__{side}": bound})
+        ahead = Q(**{f"{names[place]}__{side}": bound})
         if place == len(keys) - 1:
             condition = ahead
         else:
             # The first comparison repeats what follows, but an index on the column can use it.
-            condition = Q(**{f"{key.name}__{side}e": bound}) & (ahead | condition)
+            condition = Q(**{f"{names[place]}__{side}e": bound}) & (ahead | condition)
     return condition
 
 
@@ -216,15 +218,21 @@ def page_statement(queryset: Any, order: Sequence[str], *, after: bool) -> State
     """Return the statement of one page: rows in order, from the start or behind a position."""
     columns = output_columns(queryset)
     keys = order_keys(queryset, order)
-    chosen = queryset.filter(_after(keys)) if after else queryset
+    chosen, names = _sortable(queryset, keys)
+    if after:
+        chosen = chosen.filter(_after(keys, names))
     chosen = chosen.order_by(
-        *(F(key.name).desc() if key.descending else F(key.name).asc() for key in keys)
+        *(
+            F(name).desc() if key.descending else F(name).asc()
+            for key, name in zip(keys, names, strict=True)
+        )
     )
+    computed = queryset.query.annotations
     outputs = {
-        f"sp_{n}": _cast(queryset, column.name, column.form.wire)
+        f"sp_{n}": _cast(column.name, _output_cast(column, is_computed=column.name in computed))
         for n, column in enumerate(columns)
     }
-    places = {f"sp_k{n}": _cast(queryset, key.name, key.form.key) for n, key in enumerate(keys)}
+    places = {f"sp_k{n}": _cast(key.name, key.form.key) for n, key in enumerate(keys)}
     chosen = chosen.annotate(**outputs, **places).values_list(*outputs, *places)
     query = chosen.query.clone()
     query.set_limits(0, _LIMIT_MARK)
@@ -238,5 +246,44 @@ def page_statement(queryset: Any, order: Sequence[str], *, after: bool) -> State
     )
 
 
-def _cast(queryset: Any, name: str, template: str) -> _Cast:
+def _sortable(queryset: Any, keys: Sequence[Key]) -> tuple[Any, list[str]]:
+    """Return the queryset with a name for each key by which Postgres sorts as the merge does."""
+    chosen, names = queryset, []
+    for n, key in enumerate(keys):
+        name = key.name
+        source = queryset.query.annotations.get(name)
+        if source is None:
+            source = Col("", queryset.query.get_meta().get_field(name))
+        if key.form is TEXT and not is_in_our_order(source):
+            name = f"sp_o{n}"
+            chosen = chosen.annotate(**{name: Collate(F(key.name), TEXT_COLLATION)})
+        names.append(name)
+    return chosen, names
+
+
+def is_in_our_order(expression: Any) -> bool:
+    """Does Postgres sort a text by code point, because every column it is made of does so?"""
+    if isinstance(expression, Collate):
+        chosen: Any = expression
+        return bool(chosen.collation == TEXT_COLLATION)
+    texts = [
+        _target(node.target)
+        for node in walk(expression)
+        if isinstance(node, Col) and form_of(node.target) is TEXT
+    ]
+    return bool(texts) and all(target.db_collation == TEXT_COLLATION for target in texts)
+
+
+def _target(column: Any) -> Any:
+    while isinstance(column, models.ForeignKey):
+        column = column.target_field
+    return column
+
+
+def _output_cast(column: Column, *, is_computed: bool) -> str:
+    # Postgres computes some integers as numeric: EXTRACT(year FROM ...), for one.
+    return COUNT.wire if is_computed and column.form is INTEGER else column.form.wire
+
+
+def _cast(name: str, template: str) -> _Cast:
     return _Cast(F(name), template, models.TextField())

@@ -19,6 +19,9 @@ from modeldefs.kit.errors import DefinitionError
 CellKind = Literal["number", "boolean", "text", "raw"]
 KeyKind = Literal["plain", "decimal"]
 
+# Its order is that of code points, which is also Python's.
+TEXT_COLLATION = "sp_text"
+
 UTC_TEXT = """to_char({0} AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')"""
 
 
@@ -64,6 +67,15 @@ BIGINT = _form(
     "({0})::bigint",
     type="string",
     format="int64",
+    pattern="^-?(0|[1-9][0-9]*)$",
+)
+# Sums of bigint leave the range of bigint, so they stay text until they are Python's integers.
+BIGINT_SUM = _form(
+    "bigint-sum",
+    "numeric",
+    "text",
+    "({0})::text",
+    type="string",
     pattern="^-?(0|[1-9][0-9]*)$",
 )
 FLOAT = _form(

@@ -67,6 +67,8 @@ def read_cursor(key: bytes, text: str, *, endpoint: str, binding: bytes, now: fl
         raw = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
     except (binascii.Error, ValueError):
         raise CursorInvalid from None
+    if base64.urlsafe_b64encode(raw).rstrip(b"=").decode() != text:
+        raise CursorInvalid  # another spelling of the same bytes is an altered cursor
     mac, body = raw[:_MAC_BYTES], raw[_MAC_BYTES:]
     if not hmac.compare_digest(hmac.digest(key, body, "sha256")[:_MAC_BYTES], mac):
         raise CursorInvalid

@@ -22,42 +22,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from modeldefs.wire.faults import InputError as InputError
+from modeldefs.wire.faults import ShardFault as ShardFault
+
 PROBLEM_TYPE = "application/problem+json"
-
-
-@dataclass(frozen=True, slots=True)
-class InputError:
-    """One breach of the contract by one parameter, or by one place in a body."""
-
-    code: str
-    detail: str
-    parameter: str | None = None
-    pointer: str | None = None
-
-    def document(self) -> dict[str, str]:
-        """Return the member of ``errors`` for this breach."""
-        document: dict[str, str] = {}
-        if self.parameter is not None:
-            document["parameter"] = self.parameter
-        if self.pointer is not None:
-            document["pointer"] = self.pointer
-        return {**document, "code": self.code, "detail": self.detail}
-
-
-@dataclass(frozen=True, slots=True)
-class ShardFault:
-    """What one shard said instead of an answer, and after how long."""
-
-    id: str
-    code: str
-    ms: float = 0.0
-
-    def document(self) -> dict[str, Any]:
-        """Return the member of ``shards`` for this fault."""
-        return {"id": self.id, "code": self.code, "ms": round(self.ms, 1)}
 
 
 class Problem(Exception):
@@ -386,7 +356,11 @@ STANDARD_PROBLEMS: Mapping[str, type[Problem]] = {kind.code: kind for kind in _l
 
 def problem_from_wire(document: Mapping[str, Any]) -> Problem:
     """Return the problem that ``Problem.to_wire`` described; an unknown code becomes Internal."""
-    kind = STANDARD_PROBLEMS.get(str(document.get("code")))
+    code = str(document.get("code"))
+    kind = STANDARD_PROBLEMS.get(code)
+    if kind is None:
+        # An author's own problem: both sides run the same definitions, so both know its class.
+        kind = next((own for own in _leaves(Problem) if own.code == code), None)
     if kind is None:
         return Internal()
     return kind(
@@ -402,7 +376,9 @@ def problem_from_wire(document: Mapping[str, Any]) -> Problem:
 def problem_body(problem: Problem, *, instance: str = "", request_id: str = "") -> bytes:
     """Return the UTF-8 JSON body of a problem."""
     document = problem.document(instance=instance, request_id=request_id)
-    return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
+    # A detail may quote what a client sent: half a surrogate pair must not cost us the answer.
+    text = json.dumps(document, ensure_ascii=False, separators=(",", ":"))
+    return text.encode("utf-8", "replace")
 
 
 def problem_headers(problem: Problem) -> list[tuple[str, str]]:

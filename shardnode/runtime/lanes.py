@@ -49,6 +49,7 @@ class _Waiting:
     params: Sequence[bytes | None]
     done: Done
     deadline: float
+    prepared_as: bytes = b""
     is_repeat: bool = False
     cancelled: bool = False
     error: LaneError | None = None
@@ -130,6 +131,7 @@ class Lane:
             )
             return
         name = b"%b_%d" % (waiting.name, self._generation)
+        waiting.prepared_as = name
         try:
             if name not in self._prepared:
                 connection.send_prepare(name, waiting.sql)
@@ -182,7 +184,7 @@ class Lane:
             if not worked:
                 # The query behind it comes back aborted; this is the reason it will be given.
                 waiting.error = _error_of(result)
-                self._prepared.clear()
+                self._prepared.discard(waiting.prepared_as)
             return
         self.in_flight -= 1
         if worked:
