@@ -26,7 +26,7 @@ OURS = sorted(
 def root() -> Client:
     """Return a superuser's browser."""
     client = Client()
-    client.force_login(get_user_model().objects.create_superuser("root", password="x"))
+    client.force_login(get_user_model().objects.create_superuser("root"))
     return client
 
 
@@ -76,7 +76,7 @@ def test_a_new_key_is_in_the_answer_and_nowhere_else(root: Client) -> None:
     text = re.search(rf"spk_live_{kid}_\w+", page.content.decode())
 
     assert text is not None
-    assert page["Cache-Control"] == "no-store"
+    assert "no-store" in page["Cache-Control"]
     assert page["Referrer-Policy"] == "no-referrer"
     assert kid not in str(page.cookies)
     assert text[0] not in root.get("/admin/trust/apikey/").content.decode()
@@ -116,7 +116,7 @@ def test_an_unreachable_node_is_said_in_the_form(root: Client) -> None:
 def test_staff_without_permission_see_nothing(path: str) -> None:
     """Being staff is not enough for any page of ours."""
     client = Client()
-    client.force_login(get_user_model().objects.create_user("s", password="x", is_staff=True))
+    client.force_login(get_user_model().objects.create_user("s", is_staff=True))
     make_shard("a")
 
     answer = client.get(f"/admin/{path}")

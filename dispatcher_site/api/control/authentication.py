@@ -54,6 +54,10 @@ class _Newest:
     def __init__(self) -> None:
         self._ring: Keyring | None = None
 
+    def forget(self) -> None:
+        """Read the keys again, whatever their generation: the registry is another one."""
+        self._ring = None
+
     def ring(self) -> Keyring:
         """Return it; a revoked key is gone with the next request."""
         if self._ring is None or self._ring.generation != keyring_generation():
@@ -61,7 +65,7 @@ class _Newest:
         return self._ring
 
 
-_newest = _Newest()
+NEWEST = _Newest()
 
 
 class ControlKeyAuthentication(BaseAuthentication):
@@ -77,7 +81,7 @@ class ControlKeyAuthentication(BaseAuthentication):
         if not header:
             return None
         client_host = str(request.META.get("REMOTE_ADDR") or "")
-        principal = _newest.ring().authenticate(header, client_host, time.time())
+        principal = NEWEST.ring().authenticate(header, client_host, time.time())
         note_key_used(kid=principal.kid, ip=client_host)
         return ControlCaller(principal), None
 
