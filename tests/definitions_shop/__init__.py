@@ -1,0 +1,1 @@
+"""Definitions of a small shop, for tests: every kind of key, column and relation."""

@@ -1,0 +1,1 @@
+"""Unit tests of modeldefs.kit: no database, no socket."""
