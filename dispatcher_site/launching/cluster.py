@@ -179,8 +179,7 @@ class Starting:
             f"  control   {url}/control/v1/",
             *(f"  shard     {each}/" for each in shard_urls),
             "",
-            f"  API key   {key if is_new else 'as before'}"
-            + ("  (shown once)" if is_new else ""),
+            f"  API key   {key if is_new else 'as before'}" + ("  (shown once)" if is_new else ""),
             f"  scripts   . {self.run_dir.path / 'cluster.env'}",
             "",
             "Try:",

@@ -32,9 +32,7 @@ def base_environment(run_dir: RunDir, environ: Mapping[str, str] = os.environ) -
     return kept
 
 
-def run_step(
-    arguments: list[str], environment: Mapping[str, str], *, show: bool = False
-) -> str:
+def run_step(arguments: list[str], environment: Mapping[str, str], *, show: bool = False) -> str:
     """Run one ``manage.py`` command to its end and return what it printed.
 
     Args:

@@ -34,6 +34,7 @@ class Command(BaseCommand):
             plan = plan_from(os.environ, own_shards=self.own_shards)
             code = start(
                 plan,
+                definitions=catalog.packages,
                 models=frozenset(catalog.models),
                 example=example_of(catalog.endpoints),
                 say=self._say,
