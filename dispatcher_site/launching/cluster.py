@@ -33,6 +33,10 @@ from engine.valkey import EmbeddedValkey
 REGISTRY = "registry"
 SHARDS = "shards"
 KEY_FILE = "api-key"
+EXAMPLE_ROW = (
+    "id=321000&first_name=Mary&last_name=Smith&country=Australia"
+    "&address=78%20Leaf%20St.&city=Sydney"
+)
 
 
 @dataclass(slots=True)
@@ -61,10 +65,11 @@ class Starting:
         names = [f"s{number + 1}" for number in range(self.plan.shards)]
         ports = {name: self.run_dir.claim_port(f"node-{name}") for name in names}
         with ThreadPoolExecutor(4) as pool:
-            steps = [pool.submit(run_step, ["bootstrap", "registry"], self.environment)]
-            steps += [pool.submit(self._provision, name, ports[name]) for name in names]
-            for step in steps:
-                step.result()
+            registry = pool.submit(run_step, ["bootstrap", "registry"], self.environment)
+            shards = [pool.submit(self._provision, name, ports[name]) for name in names]
+            registry.result()
+            for shard in shards:
+                shard.result()
         self._start_processes(ports)
         instances = [f"{LOOPBACK}:{port}" for port in ports.values()] + list(self.plan.instances)
         if instances:
@@ -197,8 +202,7 @@ def _examples(url: str, key: str, shard_urls: list[str], example: str) -> list[s
     if example.startswith("/get_user"):
         lines += [
             f"curl {header} '{url}/get_user?country=United%20States&limit=3'",
-            f"curl {header} '{url}/insert_user?id=321000&first_name=Mary&last_name=Smith"
-            "&country=Australia&address=78%20Leaf%20St.&city=Sydney'",
+            f"curl {header} '{url}/insert_user?{EXAMPLE_ROW}'",
             f"curl {header} '{url}/users_by_country'",
             f"curl {header} '{url}/flights_of_plane?tailnum=N14228&limit=2'",
             f"curl {header} '{url}/top_destinations'",

@@ -43,10 +43,8 @@ def copy_once(server: EmbeddedPostgres, shard_database: str, path: Path) -> floa
     with psycopg.connect(admin, autocommit=True) as connection:
         connection.execute("DROP SCHEMA IF EXISTS alone CASCADE")
         connection.execute("CREATE SCHEMA alone")
-        connection.execute(
-            f"CREATE TABLE alone.{TABLE} (LIKE s1.{TABLE} INCLUDING ALL)"  # type: ignore[arg-type]
-        )
-        connection.execute(f"ALTER TABLE alone.{TABLE} ALTER bucket SET DEFAULT 0")  # type: ignore[arg-type]
+        connection.execute(f"CREATE TABLE alone.{TABLE} (LIKE s1.{TABLE} INCLUDING ALL)")
+        connection.execute(f"ALTER TABLE alone.{TABLE} ALTER bucket SET DEFAULT 0")
     columns = path.open(encoding="utf-8").readline().strip()
     command = (
         f"\\copy alone.{TABLE} ({columns}) FROM '{path}' "
@@ -64,8 +62,8 @@ def load_once(server: EmbeddedPostgres, cluster: Cluster, path: Path) -> float:
     """Return the seconds that ``manage.py load`` says it took, into emptied shards."""
     with psycopg.connect(server.dsn(cluster.database), autocommit=True) as connection:
         for number in range(cluster.shards):
-            connection.execute(f"TRUNCATE s{number + 1}.{TABLE}")  # type: ignore[arg-type]
-            connection.execute(f"TRUNCATE s{number + 1}.sp_load")  # type: ignore[arg-type]
+            connection.execute(f"TRUNCATE s{number + 1}.{TABLE}")
+            connection.execute(f"TRUNCATE s{number + 1}.sp_load")
     shutil.rmtree(cluster.run_dir / "loads", ignore_errors=True)
     said = cluster.manage("load", MODEL, str(path))
     found = re.search(r"loaded in ([0-9.]+) s", said.stdout + said.stderr)

@@ -43,9 +43,7 @@ def oracle_database(server: PostgresServer, name: str, catalog: Any) -> Iterator
     with psycopg.connect(dsn, autocommit=True) as connection:
         version = connection.info.server_version
         provider = "builtin" if version >= 170_000 else "libc"
-        connection.execute(
-            f"CREATE COLLATION sp_text (provider = {provider}, locale = 'C.UTF-8')"  # type: ignore[arg-type]
-        )
+        connection.execute(f"CREATE COLLATION sp_text (provider = {provider}, locale = 'C.UTF-8')")
     parts = psycopg.conninfo.conninfo_to_dict(dsn)
     template = connections.databases["default"]
     connections.databases[ALIAS] = {
@@ -67,7 +65,7 @@ def oracle_database(server: PostgresServer, name: str, catalog: Any) -> Iterator
             for model in catalog.models.values():
                 if not model.shard.reference:
                     table = model._meta.db_table
-                    connection.execute(f'ALTER TABLE "{table}" ALTER bucket SET DEFAULT 0')  # type: ignore[arg-type]
+                    connection.execute(f'ALTER TABLE "{table}" ALTER bucket SET DEFAULT 0')
         yield dsn
     finally:
         router.routers = before
@@ -87,14 +85,12 @@ def copy_csv(dsn: str, model: Any, path: Path) -> None:
         if not f.null and isinstance(f, models.TextField) and f.column in columns
     ]
     forced = f", FORCE_NOT_NULL ({', '.join(texts)})" if texts else ""
-    statement = (
-        f'COPY "{model._meta.db_table}" ({header}) FROM STDIN (FORMAT csv, HEADER{forced})'
-    )
+    statement = f'COPY "{model._meta.db_table}" ({header}) FROM STDIN (FORMAT csv, HEADER{forced})'
     with psycopg.connect(dsn, autocommit=True) as connection:
-        with connection.cursor().copy(statement) as copy, path.open("rb") as file:  # type: ignore[arg-type]
+        with connection.cursor().copy(statement) as copy, path.open("rb") as file:
             while block := file.read(1 << 20):
                 copy.write(block)
-        connection.execute(f'ANALYZE "{model._meta.db_table}"')  # type: ignore[arg-type]
+        connection.execute(f'ANALYZE "{model._meta.db_table}"')
 
 
 def wire_value(field: models.Field[Any, Any] | None, value: Any) -> Any:

@@ -180,13 +180,13 @@ def test_generated_people_agree_with_one_database(
     chance = random.Random(seed)
     table = model._meta.db_table
     with psycopg.connect(oracle_dsn, autocommit=True) as connection:
-        connection.execute(f'TRUNCATE "{table}"')  # type: ignore[arg-type]
+        connection.execute(f'TRUNCATE "{table}"')
     for user in users:
         model.objects.using(ALIAS).create(**user)
     for cluster in loaded.values():
         with shard_tables(postgres_server, cluster) as connection:
             for number in range(cluster.shards):
-                connection.execute(f'DELETE FROM s{number + 1}."{table}"')  # type: ignore[arg-type]
+                connection.execute(f'DELETE FROM s{number + 1}."{table}"')
         for user in users:
             reply = cluster.post("/insert_user", **{**user, "id": str(user["id"])})
             assert reply.status_code == 200, reply.text

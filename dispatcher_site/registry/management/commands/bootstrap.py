@@ -1,8 +1,8 @@
 """``manage.py bootstrap``: the steps of a first start that need the registry. All are repeatable.
 
-    bootstrap registry   migrate, record the definitions, make the first admin
-    bootstrap shards     register INSTANCES and wait until they serve
-    bootstrap key        make an API key for everything; JSON on stdout
+bootstrap registry   migrate, record the definitions, make the first admin
+bootstrap shards     register INSTANCES and wait until they serve
+bootstrap key        make an API key for everything; JSON on stdout
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Command(BaseCommand):
         users = get_user_model()._default_manager
         if not users.filter(username=ADMIN).exists():
             password = RunDir.from_environment(os.environ).secrets.admin_password
-            users.create_superuser(ADMIN, "", password)  # type: ignore[attr-defined]
+            users.create_superuser(ADMIN, "", password)
 
     def _shards(self) -> None:
         instances = [part for part in os.environ.get("INSTANCES", "").split(";") if part.strip()]

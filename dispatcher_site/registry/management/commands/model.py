@@ -151,7 +151,7 @@ def _fields(model: Any) -> list[models.Field[Any, Any]]:
     return [field for field in model._meta.concrete_fields if field.attname != "bucket"]
 
 
-def _notes(model: Any, field: models.Field[Any, Any]) -> list[str]:
+def _notes(model: Any, field: Any) -> list[str]:
     return [
         note
         for holds, note in (
