@@ -19,7 +19,7 @@ from django.db.models.expressions import Col, Value, Window
 from django.db.models.functions import Random
 from django.db.models.sql.datastructures import Join
 from django.db.models.sql.query import Query
-from django.db.models.sql.where import AND, NothingNode, WhereNode
+from django.db.models.sql.where import AND, ExtraWhere, NothingNode, WhereNode
 
 from modeldefs.kit.errors import DefinitionError
 from modeldefs.kit.query_tree import expressions_of, own_subqueries, subqueries_of, used_tables
@@ -104,7 +104,7 @@ def check_shape(query: Query) -> None:
             "use Exists(...) instead of the join that doubles rows, or @aggregate and group",
         ),
         (query.select_for_update, "row-lock", "select_for_update()", "lock inside a @mutation"),
-        (query.extra, "raw-sql", "extra()", "use Django expressions"),
+        (query.extra or query.extra_tables, "raw-sql", "extra()", "use Django expressions"),
         (
             query.select_related,
             "select-related",
@@ -123,7 +123,7 @@ def check_shape(query: Query) -> None:
         if each is not query:
             _refuse_any(
                 (each.combinator, "union", "a union in a subquery", "use Q objects"),
-                (each.extra, "raw-sql", "extra()", "use Django expressions"),
+                (each.extra or each.extra_tables, "raw-sql", "extra()", "use Django expressions"),
             )
         for node in expressions_of(each):
             _check_node(node)
@@ -140,6 +140,7 @@ def _check_node(node: Any) -> None:
     symbol = rhs if isinstance(rhs, Param) else None
     _refuse_any(
         (type(node).__name__ == "RawSQL", "raw-sql", "RawSQL", "use Django expressions"),
+        (isinstance(node, ExtraWhere), "raw-sql", "extra()", "use Django expressions"),
         (isinstance(node, Random), "random", "Random()", "choose in the client"),
         (
             symbol is not None and symbol.is_list and not isinstance(node, lookups.In),

@@ -169,7 +169,7 @@ class Trace:
 
 @contextmanager
 def _no_sql() -> Iterator[None]:
-    def refuse(execute: Any, sql: str, params: Any, many: bool, context: Any) -> NoReturn:
+    def refuse() -> NoReturn:
         raise DefinitionError(
             "query-while-tracing",
             "the read runs a query itself (len(), list(), first(), exists(), aggregate(), ...)",
@@ -179,7 +179,10 @@ def _no_sql() -> Iterator[None]:
 
     with ExitStack() as stack:
         for connection in connections.all(initialized_only=False):
-            stack.enter_context(connection.execute_wrapper(refuse))
+            # Before every statement Django makes sure that it is connected: refused there, a trace
+            # needs no database at all.
+            vars(connection)["ensure_connection"] = refuse
+            stack.callback(vars(connection).pop, "ensure_connection")
         stack.enter_context(tracing())
         yield
 
