@@ -7,6 +7,7 @@ own, so that eight shards cost eight nodes and not eight servers.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import shlex
 import shutil
@@ -29,6 +30,7 @@ from engine.ports import free_port
 PROJECT = Path(__file__).resolve().parent.parent.parent
 START_TIMEOUT_S = 240.0
 POLL_S = 0.1
+_places = itertools.cycle(range(1, 16))
 
 
 @dataclass(slots=True)
@@ -114,7 +116,7 @@ def begin_cluster(
     tag = f"{run_dir.name.replace('-', '_')}".lower()
     for name in (f"reg_{tag}", f"sh_{tag}"):
         server.ensure_database(name)
-    place = 1 + shards % 15  # a Valkey database of its own, so that queues do not mix
+    place = next(_places)  # a Valkey database of its own, so that queues do not mix
     environment = clean_environment() | {
         "RUN_DIR": str(run_dir),
         "PORT": str(free_port()),
