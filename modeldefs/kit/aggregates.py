@@ -50,6 +50,8 @@ _SORTED = (*_NUMBERS, TEXT, DATETIME, DATE, TIME)
 
 def count(field: str = "*", *, distinct: bool = False, filter: Any = None) -> Count:
     """Count rows, or the non-null values of a field."""
+    if field == "*" and (distinct or filter is not None):
+        field = "pk"  # never null, so it counts the rows; SQL takes no star here
     return Count(field, distinct=distinct, filter=filter)
 
 

@@ -18,6 +18,7 @@ from django.db.models import F, Q
 from django.db.models.expressions import Col, Expression
 from django.db.models.functions import Coalesce, Collate, Extract
 from django.db.models.functions.datetime import TruncBase
+from django.db.models.sql.constants import LOUTER
 from django.db.models.sql.query import Query
 from psycopg import sql as pgsql
 
@@ -125,30 +126,30 @@ def output_columns(queryset: Any) -> tuple[Column, ...]:
 def _column(query: Query, name: str) -> Column:
     if name in query.annotations:
         annotation = query.annotations[name]
-        return Column(name, form_of(annotation.output_field), not _is_never_null(annotation))
+        is_nullable = not _is_never_null(annotation, query)
+        return Column(name, form_of(annotation.output_field), is_nullable)
     path = query.names_to_path(name.split("__"), query.get_meta(), fail_on_missing=True)
     field: Any = path[1]
     crosses = "__" in name
     return Column(name, form_of(field), bool(field.null) or crosses)
 
 
-def _is_never_null(expression: Any) -> bool:
+def _is_never_null(expression: Any, query: Query) -> bool:
     if isinstance(expression, Coalesce):
-        return _is_never_null(expression.get_source_expressions()[-1])
+        return _is_never_null(expression.get_source_expressions()[-1], query)
     if isinstance(expression, models.Value):
         return expression.value is not None
     if isinstance(expression, models.Count | models.Exists):
         return True
-    if isinstance(expression, models.expressions.Col):
-        return not expression.target.null and _is_base(expression)
-    if isinstance(expression, Extract | TruncBase):
-        return all(_is_never_null(part) for part in expression.get_source_expressions() if part)
+    if isinstance(expression, Col):
+        # A column of an outer-joined table is NULL where nothing was joined.
+        joined: Any = query.alias_map.get(str(expression.alias))
+        is_outer = getattr(joined, "join_type", None) == LOUTER
+        return not expression.target.null and not is_outer
+    if isinstance(expression, Collate | Extract | TruncBase):
+        parts = expression.get_source_expressions()
+        return all(_is_never_null(part, query) for part in parts if part)
     return False
-
-
-def _is_base(column: Any) -> bool:
-    # A column of an outer-joined table is NULL where nothing was joined, whatever its field says.
-    return str(column.alias) == str(column.target.model._meta.db_table)
 
 
 def order_keys(queryset: Any, order: Sequence[str]) -> tuple[Key, ...]:
@@ -263,9 +264,9 @@ def _sortable(queryset: Any, keys: Sequence[Key]) -> tuple[Any, list[str]]:
 
 def is_in_our_order(expression: Any) -> bool:
     """Does Postgres sort a text by code point, because every column it is made of does so?"""
-    if isinstance(expression, Collate):
-        chosen: Any = expression
-        return bool(chosen.collation == TEXT_COLLATION)
+    explicit = {node.collation for node in walk(expression) if isinstance(node, Collate)}  # type: ignore[attr-defined]
+    if explicit:
+        return explicit == {TEXT_COLLATION}
     texts = [
         _target(node.target)
         for node in walk(expression)

@@ -54,7 +54,7 @@ ROUTES: list[tuple[str, Rows, Route]] = [
     ("or of keys", Customer.objects.filter(Q(id=ID) | Q(id=5)), SCATTER),
     ("xor", Customer.objects.filter(Q(id=ID) ^ Q(active=True)), SCATTER),
     ("not", Customer.objects.exclude(id=ID), SCATTER),
-    ("not not", Customer.objects.filter(~~Q(id=ID)), SCATTER),
+    ("not not", Customer.objects.filter(~~Q(id=ID)), TARGETED),
     ("range", Customer.objects.filter(id__gte=ID, id__lte=ID), SCATTER),
     ("function", Customer.objects.annotate(k=Lower("name")).filter(k=TEXT), SCATTER),
     ("alias", Customer.objects.annotate(k=F("id")).filter(k=ID), TARGETED),

@@ -59,9 +59,7 @@ def rename(*, id: int, name: str, nick: str | None = None, age: int | None = Non
 def asked(*, url: bytes = b"", body: bytes = b"") -> ReadRequest:
     """Return what a request for `find` asks for."""
     reader = RequestReader(find)
-    return reader.read(
-        query=url, body=body, content_type=b"application/json", has_body=bool(body)
-    )
+    return reader.read(query=url, body=body, content_type=b"application/json", has_body=bool(body))
 
 
 @pytest.mark.parametrize(
@@ -218,7 +216,9 @@ def test_unknown_name_suggests_a_known_one() -> None:
     with pytest.raises(InvalidRequest) as refused:
         read(find, url=b"actve=true")
 
-    assert "actve is not a parameter of this endpoint: did you mean 'active'?" == str(refused.value)
+    assert "actve is not a parameter of this endpoint: did you mean 'active'?" == str(
+        refused.value
+    )
 
 
 def test_a_long_name_is_not_echoed_whole() -> None:

@@ -132,7 +132,7 @@ def test_branches_on_none_work() -> None:
     assert without is not None
     assert ("name", "sp_limit") == with_name.slots
     assert ("sp_limit",) == without.slots
-    assert '"name" = $1::text' in with_name.sql
+    assert '"name" = ($1::text)' in with_name.sql
 
 
 def test_changing_trace_is_seen() -> None:
