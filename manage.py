@@ -39,6 +39,8 @@ def main(arguments: list[str]) -> int:
         if os.environ.get("SHARDPOINT_TRACEBACK") or "--traceback" in arguments:
             raise
         text = " ".join(str(failure).split()) or "no details"
+        if isinstance(failure, ModuleNotFoundError):
+            text += "; if SHARDPOINT_DEFINITIONS names it, put its parent folder on PYTHONPATH"
         print(f"{type(failure).__name__}: {text} (--traceback shows where)", file=sys.stderr)
         return 1
     return 0

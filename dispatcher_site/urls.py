@@ -6,12 +6,14 @@ from django.contrib import admin
 from django.urls import URLPattern, URLResolver, include, path
 
 from dispatcher_site.api.data import data_api
+from dispatcher_site.api.problem_pages import problem_page
 from dispatcher_site.health.views import healthz
 
 urlpatterns: list[URLPattern | URLResolver] = [
     path("admin/", admin.site.urls),
     path("control/v1/", include("dispatcher_site.api.control.urls")),
     path("healthz", healthz, name="healthz"),
+    path("problems/<slug:code>", problem_page, name="problem"),
     path("", data_api.urls),
 ]
 

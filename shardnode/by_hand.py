@@ -143,8 +143,16 @@ def _load(typed: ByHand, config: NodeConfig, model: Model, say: Say) -> None:
 def _greet(config: NodeConfig, catalog: Catalog, model: Model, key: str | None, say: Say) -> None:
     url = f"http://{config.host}:{config.port}"
     queries = [each for each in catalog.endpoints.values() if each.kind == "query"]
-    reads = [each.name for each in queries if each.model is model] or [""]
+    reads = [each.name for each in queries if each.model is model and not _asks(each)]
+    reads.sort(key=lambda name: name != f"get_{model.__name__.lower()}")
     say(f"shard {config.name} answers at {url}")
     shown = key or "$KEY"
-    say(f"try: curl -H 'Authorization: Bearer {shown}' '{url}/{reads[0]}?limit=3'")
+    path = f"{reads[0]}?limit=3" if reads else "openapi.json"
+    say(f"try: curl -H 'Authorization: Bearer {shown}' '{url}/{path}'")
+    if key is not None:
+        say("this key ends when a dispatcher registers the shard: its keys are valid from then on")
     sys.stdout.flush()
+
+
+def _asks(endpoint: Any) -> bool:
+    return any(spec.required for spec in endpoint.parameters)

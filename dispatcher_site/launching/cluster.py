@@ -6,15 +6,18 @@ second start goes on with the data. Nothing listens beyond loopback.
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from dispatcher_site.launching.commands import (
     LOOPBACK,
+    PROJECT,
     Say,
     base_environment,
     celery_specs,
@@ -114,6 +117,7 @@ class Starting:
         self.run_dir.remember("database_url", self.environment["DATABASE_URL"])
         self.run_dir.remember("redis_url", self.environment["REDIS_URL"])
         self.run_dir.remember("definitions", ";".join(self.definitions))
+        self.run_dir.remember("definitions_paths", os.pathsep.join(folders_of(self.definitions)))
 
     def _provision(self, name: str, port: int) -> None:
         place = int(name[1:]) - 1
@@ -194,6 +198,18 @@ class Starting:
         ]
         for line in lines:
             self.say(line)
+
+
+def folders_of(packages: tuple[str, ...]) -> list[str]:
+    """Return the folders that must be on the path for these packages, other than our own."""
+    folders = []
+    for package in packages:
+        top = importlib.import_module(package.partition(".")[0])
+        place = Path(str(top.__file__)).resolve()
+        folder = place.parent.parent if place.name == "__init__.py" else place.parent
+        if folder != PROJECT:
+            folders.append(str(folder))
+    return list(dict.fromkeys(folders))
 
 
 def _examples(url: str, key: str, shard_urls: list[str], example: str) -> list[str]:

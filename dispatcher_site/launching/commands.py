@@ -55,7 +55,8 @@ def run_step(arguments: list[str], environment: Mapping[str, str], *, show: bool
     )
     if done.returncode:
         said = (done.stderr or done.stdout or "").strip().splitlines()
-        raise StartRefused(said[-1] if said else f"manage.py {arguments[0]} failed")
+        last = said[-1].removeprefix("CommandError: ") if said else "it said nothing"
+        raise StartRefused(f"manage.py {arguments[0]}: {last}")
     return done.stdout
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ from psycopg.conninfo import conninfo_to_dict
 from dispatcher_site.settings.environment import read_environment
 
 ENVIRONMENT = read_environment()
+# A second shell knows this cluster by RUN_DIR alone: its definitions are found where they were.
+sys.path.extend(path for path in ENVIRONMENT.definitions_paths if path not in sys.path)
 BASE_DIR = Path(__file__).resolve().parent.parent.parent
 
 SECRET_KEY = ENVIRONMENT.secret_key

@@ -32,6 +32,7 @@ class Environment:
     peppers: tuple[tuple[int, str], ...]  # (version, hex); the highest version signs new keys
     cluster_id: str
     definitions: tuple[str, ...]
+    definitions_paths: tuple[str, ...]  # folders that hold them, as the last start knew them
     instances: tuple[str, ...]  # "host:port" each
     join_token: str
     debug: bool
@@ -125,6 +126,9 @@ def read_environment(variables: Mapping[str, str] | None = None) -> Environment:
         peppers=peppers,
         cluster_id=value("SHARDPOINT_CLUSTER_ID", "cluster_id"),
         definitions=_listed(value("SHARDPOINT_DEFINITIONS", "definitions")) or DEFAULT_DEFINITIONS,
+        definitions_paths=tuple(
+            part for part in str(stored.get("definitions_paths") or "").split(os.pathsep) if part
+        ),
         instances=_listed(env.get("INSTANCES", "")),
         join_token=env.get("SHARDPOINT_JOIN_TOKEN", ""),
         debug=_is_true(env.get("SHARDPOINT_DEBUG", "")),

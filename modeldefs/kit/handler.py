@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from secrets import token_hex
 
 from django.apps import apps
 from django.http import HttpRequest as DjangoRequest
@@ -19,7 +20,7 @@ BODY_BYTES_MAX = 1_048_576
 def refusal(code: str, request: HttpRequest | None) -> HttpReply:
     """Return the reply for what the HTTP protocol refused, by its code."""
     kind = STANDARD_PROBLEMS.get(code, Internal)
-    return problem_reply(kind(), request.path if request is not None else b"", "")
+    return problem_reply(kind(), request.path if request is not None else b"", token_hex(8))
 
 
 class EndpointHandler:

@@ -32,13 +32,15 @@ _PROBLEMS_OF_ALL = (
 )
 
 
-def build_api(catalog: Catalog, *, title: str, docs_decorator: Callable[..., Any]) -> NinjaAPI:
-    """Return the ninja API of all endpoints of a catalog."""
+def build_api(
+    catalog: Catalog, *, title: str, docs_decorator: Callable[..., Any], docs_url: str | None
+) -> NinjaAPI:
+    """Return the ninja API of all endpoints of a catalog; its docs page where a site has one."""
     api = NinjaAPI(
         title=title,
         version=catalog.bundle_id[:12],
         description="Every query is a typed endpoint. Send the key as `Authorization: Bearer`.",
-        docs_url="/docs",
+        docs_url=docs_url,
         openapi_url="/openapi.json",
         docs_decorator=docs_decorator,
         urls_namespace="data",

@@ -208,6 +208,13 @@ def trace(endpoint: Endpoint[Any, Any], presence: frozenset[str]) -> Trace:
     except DefinitionError as refusal:
         raise refusal.at(where) from None
     except Exception as fault:
+        if isinstance(fault, TypeError | AttributeError) and "NoneType" in str(fault):
+            raise DefinitionError(
+                "branches-on-value",
+                f"uses a parameter that is absent, which is None ({fault})",
+                fix="branch on `is None` first, or give the condition to .given(...)",
+                where=where,
+            ) from fault
         raise DefinitionError(
             "trace-failed",
             f"raises {type(fault).__name__}: {fault}",

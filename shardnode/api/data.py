@@ -15,7 +15,7 @@ from shardnode.api.replies import problem_response
 
 
 def key_required(view: Callable[..., Any]) -> Callable[..., Any]:
-    """Show the docs to holders of an API key only: a node has no log-in."""
+    """Show the description to holders of an API key only: a node has no log-in."""
 
     def guarded(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
         front = apps.get_app_config("kit").front  # type: ignore[attr-defined]
@@ -30,4 +30,6 @@ def key_required(view: Callable[..., Any]) -> Callable[..., Any]:
     return guarded
 
 
-api = build_api(current_catalog(), title="Shardpoint shard", docs_decorator=key_required)
+api = build_api(
+    current_catalog(), title="Shardpoint shard", docs_decorator=key_required, docs_url=None
+)

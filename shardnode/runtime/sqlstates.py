@@ -28,14 +28,18 @@ KEY_CHANGED = "SP002"
 CONNECTION_LOST = "08006"
 RETRYABLE = frozenset({"40001", "40P01"})
 
-_CONFLICTS = {"23505": "equals", "23503": "refers to", "23P01": "excludes"}
+_CONFLICTS = {
+    "23505": "a row with this key is stored already",
+    "23503": "a row that it refers to is missing, or rows still refer to it",
+    "23P01": "a stored row excludes it",
+}
 _BAD_VALUES = frozenset({"23502", "23514", "22001", "22003", "22007", "22008", "22P02"})
 
 
 def problem_of_sqlstate(sqlstate: str, *, is_write: bool, shard: str) -> Problem:
     """Return the problem for an error of Postgres while it ran an endpoint."""
     if sqlstate in _CONFLICTS:
-        return Conflict("the write conflicts with a stored row that it " + _CONFLICTS[sqlstate])
+        return Conflict(f"the write conflicts with what is stored: {_CONFLICTS[sqlstate]}")
     if sqlstate in _BAD_VALUES:
         if is_write:
             return InvalidRequest("a value is not one that the column takes")

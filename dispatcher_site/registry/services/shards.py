@@ -57,7 +57,8 @@ def _store(*, actor: Actor, enrolled: Enrolled, host: str, port: int) -> Shard:
     if known is not None and known.public_key != enrolled.public_key:
         raise Conflict(
             f"Another node is enrolled as shard {enrolled.shard!r} (fingerprint "
-            f"{known.fingerprint}); this one has {enrolled.fingerprint}."
+            f"{known.fingerprint}); this one has {enrolled.fingerprint}. Was it started with "
+            "another RUN_DIR? Bring that back, rename the node, or use an empty registry."
         )
     facts = {
         "fingerprint": enrolled.fingerprint,

@@ -51,11 +51,15 @@ class Command(BaseCommand):
 
 
 def example_of(endpoints: dict[str, Any]) -> str:
-    """Return the path of a read that needs no parameter, to show in the greeting."""
-    reads = [
-        endpoint
-        for endpoint in endpoints.values()
-        if endpoint.kind == "query" and not any(spec.required for spec in endpoint.parameters)
-    ]
-    reads.sort(key=lambda endpoint: endpoint.name != "get_user")
-    return f"/{reads[0].name}?limit=3" if reads else "/docs"
+    """Return the path of a read to show in the greeting, one that asks for little if possible."""
+    reads = [endpoint for endpoint in endpoints.values() if endpoint.kind != "mutation"]
+    if not reads:
+        return "/openapi.json"
+
+    def asks(endpoint: Any) -> list[str]:
+        return [spec.name for spec in endpoint.parameters if spec.required]
+
+    reads.sort(key=lambda e: (e.name != "get_user", len(asks(e)), e.kind != "query"))
+    chosen = reads[0]
+    words = [f"{name}=..." for name in asks(chosen)] + ["limit=3"] * (chosen.shape == "page")
+    return f"/{chosen.name}?{'&'.join(words)}" if words else f"/{chosen.name}"
