@@ -113,7 +113,9 @@ def test_order_is_made_total(order: tuple[str, ...], keys: list[tuple[str, bool]
 
 def test_keyset_of_one_column() -> None:
     """Behind a position means greater than its key."""
-    assert '"id" > ($1::bigint) ORDER BY "id" ASC LIMIT $2::bigint' == where(Customer.objects.all())
+    assert '"id" > ($1::bigint) ORDER BY "id" ASC LIMIT $2::bigint' == where(
+        Customer.objects.all()
+    )
 
 
 def test_keyset_of_mixed_directions() -> None:
