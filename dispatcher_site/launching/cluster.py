@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import requests
+
 from dispatcher_site.launching.commands import (
     LOOPBACK,
     PROJECT,
@@ -32,10 +34,13 @@ from engine.postgres import EmbeddedPostgres
 from engine.run_dir import RunDir, write_private
 from engine.supervisor import Supervisor
 from engine.valkey import EmbeddedValkey
+from modeldefs.kit.apps import current_catalog
 
 REGISTRY = "registry"
 SHARDS = "shards"
 KEY_FILE = "api-key"
+KEY_TIMEOUT_S = 30.0
+KEY_POLL_S = 0.1
 EXAMPLE_ROW = (
     "id=321000&first_name=Mary&last_name=Smith&country=Australia"
     "&address=78%20Leaf%20St.&city=Sydney"
@@ -168,6 +173,7 @@ class Starting:
         url = self.environment["SHARDPOINT_URL"]
         secrets = self.run_dir.secrets
         shard_urls = [f"http://{LOOPBACK}:{port}" for port in ports.values()]
+        await_key(key, [url, *shard_urls])
         self.run_dir.write_cluster_env(
             {
                 "SHARDPOINT_URL": url,
@@ -198,6 +204,28 @@ class Starting:
         ]
         for line in lines:
             self.say(line)
+
+
+def await_key(key: str, urls: list[str]) -> None:
+    """Wait until the front and the nodes know a key that was made a moment ago."""
+    end_s = time.monotonic() + KEY_TIMEOUT_S
+    for url in urls:
+        while _status(url, key) == 401:
+            if time.monotonic() > end_s:
+                raise StartRefused(f"{url} does not take the new API key: see the worker's log")
+            time.sleep(KEY_POLL_S)
+
+
+def _status(url: str, key: str) -> int:
+    # The key is looked at before the parameters, and this one no endpoint has: nothing is read.
+    endpoint = next(iter(current_catalog().endpoints.values()), None)
+    if endpoint is None:
+        return 200
+    headers = {"Authorization": f"Bearer {key}"}
+    asked = requests.request(
+        endpoint.methods[0], f"{url}/{endpoint.name}?sp_probe=1", headers=headers, timeout=10
+    )
+    return asked.status_code
 
 
 def folders_of(packages: tuple[str, ...]) -> list[str]:

@@ -160,7 +160,7 @@ def test_a_shard_by_hand_goes_on_with_its_rows(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "code"),
     [
-        (("shardnode", "no-such-file.csv", "x", "8080"), 1),
+        (("shardnode", "no-such-file.csv", "x", "8080"), 2),
         (("shardnode", "people.csv", "x", "99999"), 2),
         (("shardnode", "people.csv"), 2),
         (("shardnode", "people.csv", "Bad Name!", "8080"), 2),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from datetime import date
 from typing import Any
 
 import psycopg
@@ -53,7 +54,9 @@ def _values(name: str, is_list: bool) -> list[Any]:
 def _wire(value: Any) -> Any:
     if isinstance(value, list):
         return [_wire(item) for item in value]
-    return {True: "true", False: "false"}[value] if isinstance(value, bool) else str(value)
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return value.isoformat() if isinstance(value, date) else str(value)
 
 
 def _arguments(endpoint: Endpoint[Any, Any], names: frozenset[str], chance: random.Random) -> Any:
