@@ -22,7 +22,7 @@ def made(
     base: Any = Document,
     *,
     shard: dict[str, Any] | None = None,
-    name: str = "Thing",
+    called: str = "Thing",
     **fields: Any,
 ) -> Any:
     """Return a model class with these fields, in a registry of its own."""
