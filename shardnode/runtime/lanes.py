@@ -77,6 +77,7 @@ class Lane:
         self._limits = limits
         self._loop = asyncio.get_running_loop()
         self._connection: Any = None
+        self._socket = -1
         self._queue: deque[tuple[str, _Waiting] | None] = deque()
         self._prepared: set[bytes] = set()
         self._generation = 0
@@ -109,7 +110,9 @@ class Lane:
         connection.enter_pipeline_mode()
         self._connection = connection
         self._prepared.clear()
-        self._loop.add_reader(connection.socket, self._on_readable)
+        # libpq forgets the number when the connection breaks, and the loop must be told it then.
+        self._socket = connection.socket
+        self._loop.add_reader(self._socket, self._on_readable)
 
     def send(
         self,
@@ -152,12 +155,12 @@ class Lane:
     def _flush(self) -> None:
         if self._connection.flush() and not self._writing:
             self._writing = True
-            self._loop.add_writer(self._connection.socket, self._on_writable)
+            self._loop.add_writer(self._socket, self._on_writable)
 
     def _on_writable(self) -> None:
         try:
             if not self._connection.flush():
-                self._loop.remove_writer(self._connection.socket)
+                self._loop.remove_writer(self._socket)
                 self._writing = False
         except Exception:
             self._lose()
@@ -227,9 +230,9 @@ class Lane:
     def _lose(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
-            self._loop.remove_reader(connection.socket)
+            self._loop.remove_reader(self._socket)
             if self._writing:
-                self._loop.remove_writer(connection.socket)
+                self._loop.remove_writer(self._socket)
                 self._writing = False
             connection.finish()
         lost, self._queue = self._queue, deque()
