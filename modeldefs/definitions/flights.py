@@ -13,7 +13,7 @@ from datetime import datetime
 
 from django.db import models
 from django.db.models import DO_NOTHING, Exists, F, ForeignObject, OuterRef, Q, Subquery, Value
-from django.db.models.functions import Coalesce, Concat, ExtractHour, ExtractYear, Lower
+from django.db.models.functions import Coalesce, Concat, ExtractHour, ExtractYear
 
 from modeldefs import (
     Document,
@@ -244,8 +244,7 @@ def long_haul(*, miles: int, without_carrier: str | None = None) -> Page[Flight]
 @query(order="tailnum")
 def planes_by_manufacturer(*, manufacturer: str, year: int | None = None) -> Page[Plane]:
     """The planes of a maker, in any capitals, of all years or of one."""
-    planes = Plane.objects.given(year=year).annotate(maker=Lower("manufacturer"))
-    return planes.filter(maker=Lower(manufacturer))
+    return Plane.objects.given(manufacturer__iexact=manufacturer, year=year)
 
 
 @query(order="tailnum")

@@ -28,7 +28,7 @@ PLANS_MAX = 4_096
 FRAMEWORK_FOLDERS = ("kit", "wire")
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, repr=False)
 class Catalog:
     """The loaded definitions. Treat it as immutable; only its plans grow, to a bound."""
 
@@ -37,6 +37,9 @@ class Catalog:
     endpoints: dict[str, Endpoint[Any, Any]]
     bundle_id: str
     plans: dict[tuple[str, frozenset[str]], ReadPlan] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return f"Catalog({', '.join(self.packages)}, bundle {self.bundle_id[:12]})"
 
     def plan(self, endpoint: Endpoint[Any, Any], presence: frozenset[str]) -> ReadPlan:
         """Return the plan of a read for one set of present parameters.
