@@ -173,6 +173,10 @@ class Lane:
                 result = connection.get_result()
                 if result is not None:
                     self._on_result(result)
+            if connection is self._connection and connection.status != pq.ConnStatus.OK:
+                # libpq may notice between two results that it is over, and then nothing more
+                # becomes readable.
+                raise ConnectionError("the connection is over")
         except Exception as fault:
             logger.warning("lane.lost", extra={"reason": str(fault)})
             self._lose()
