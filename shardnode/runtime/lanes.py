@@ -181,6 +181,15 @@ class Lane:
             logger.warning("lane.lost", extra={"reason": str(fault)})
             self._lose()
 
+    def look(self) -> None:
+        """Read what has arrived, if anything has.
+
+        uvloop drops a reader without a word when its socket is reset, as it is when a backend dies
+        with statements unread; without this look those in flight would wait for ever.
+        """
+        if self._connection is not None:
+            self._on_readable()
+
     def _on_result(self, result: Any) -> None:
         entry = self._queue.popleft()
         if entry is None:
@@ -302,6 +311,7 @@ class LanePool:
     def _on_watch(self) -> None:
         now = self._loop.time()
         for lane in self._lanes:
+            lane.look()
             lane.overdue(now)
         self._schedule()
 
