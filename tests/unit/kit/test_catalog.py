@@ -19,7 +19,7 @@ from tests.definitions_shop.shop import Country, Customer, Order
 """
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def catalog() -> Catalog:
     """Return the shop's catalog."""
     return load_catalog([SHOP])

@@ -124,7 +124,8 @@ def test_models(case: str, expected: list[str], make: Callable[[], Any]) -> None
 
 def test_foreign_relation_is_refused() -> None:
     """A relation to a model that no shard has is refused."""
-    outside = type(models.Model)(
+    kind: Any = type(models.Model)
+    outside = kind(
         "Outside",
         (models.Model,),
         {

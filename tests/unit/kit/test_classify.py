@@ -181,15 +181,22 @@ REFUSED: list[tuple[str, str, Callable[[], Rows]]] = [
 @pytest.mark.parametrize("case, code, rows", REFUSED, ids=[case for case, _, _ in REFUSED])
 def test_refused_reads(case: str, code: str, rows: Callable[[], Rows]) -> None:
     """A read that would lose rows, or that cannot be paged and merged, is refused at load."""
-    model = {"Country": Country, "Order": Order, "Parcel": Parcel}.get(_start(rows), Customer)
+    declared: Any = {"Country": Country, "Order": Order, "Parcel": Parcel}
+    model = declared.get(_start(rows), Customer)
 
     def read(*, id: int) -> Page[Customer]:
         return rows()  # type: ignore[no-any-return]
 
-    read.__annotations__["return"] = Page[model if code != "result-of-another-model" else Customer]
+    read.__annotations__["return"] = _page_of(
+        Customer if code == "result-of-another-model" else model
+    )
     found = code_of(lambda: page_plan(read, "id"))
 
     assert code == found, case
+
+
+def _page_of(model: Any) -> Any:
+    return Page.__class_getitem__(model)  # type: ignore[attr-defined]
 
 
 def _start(rows: Callable[[], Rows]) -> str:

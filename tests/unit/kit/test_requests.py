@@ -46,7 +46,7 @@ def by_id(*, id: int) -> Customer | None:
 @aggregate(order="-people", top=5)
 def top(*, age: int | None = None) -> Groups[str, int]:
     """The largest groups."""
-    return Customer.objects.given(age=age).values("name").annotate(people=count())
+    return Customer.objects.given(age=age).values("name").annotate(people=count())  # type: ignore[no-any-return]
 
 
 @resolved

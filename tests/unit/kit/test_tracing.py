@@ -154,7 +154,9 @@ def test_symbols_go_wherever_expressions_go() -> None:
             country=country,
             id__in=ids,
             nick__istartswith=name,
-        ).annotate(title=Concat(Value("Dr. "), name, output_field=models.TextField()))
+        ).annotate(  # type: ignore[return-value]
+            title=Concat(Value("Dr. "), name, output_field=models.TextField())
+        )
 
     statement = page_plan(read, "name", "n", "country", "ids").first
 

@@ -42,7 +42,9 @@ def test_form_of_a_field(field: models.Field[Any, Any], name: str) -> None:
 
 def test_form_of_a_relation_is_that_of_its_target() -> None:
     """A foreign key leaves as the key that it holds."""
-    assert "bigint" == form_of(Order._meta.get_field("customer")).name
+    customer: Any = Order._meta.get_field("customer")
+
+    assert "bigint" == form_of(customer).name
     assert "text" == form_of(models.ForeignKey(Country, models.DO_NOTHING)).name
 
 
