@@ -95,7 +95,8 @@ class RoutingKeeper:
         except Exception:
             logger.exception("routing.registry-unreadable")
             return
-        if snapshot is not None:
+        # Two readings may overlap: the later state stays, whichever came in last.
+        if snapshot is not None and snapshot.generation > self.state.generation:
             self.state = state_of(snapshot)
             self._on_change(self.state)
 

@@ -249,7 +249,10 @@ class _Work:
             for leg, part in zip(self._legs, self._parts, strict=True)
             if part is None
         ]
-        self._finish(DeadlineExceeded(shards=waited))
+        # A write that left may still be committed: whoever repeats it may do it twice.
+        unknown = self._ask.plan is None and bool(self._requests)
+        members = {"retryable": False} if unknown else None
+        self._finish(DeadlineExceeded(shards=waited, members=members))
 
     def _finish(self, outcome: Outcome) -> None:
         done, self._done = self._done, None

@@ -49,7 +49,7 @@ def find_users(*, prefix: str, country: str | None = None) -> Page[User]:
 def users_in_city(*, city: str, country: str | None = None) -> Page[User]:
     """Users of a city, however it is capitalised, each with the city's name in small letters."""
     named = User.objects.given(country=country).annotate(city_lower=Lower("city"))
-    return named.filter(city_lower=Lower(city))
+    return named.filter(city__iexact=city)
 
 
 @aggregate

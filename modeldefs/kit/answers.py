@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import isfinite
 from typing import Any
+
+import msgspec
 
 from modeldefs.kit.aggregates import GroupStatement, Measure
 from modeldefs.kit.front import Ask, GroupsOutcome, PageOutcome, Shards
@@ -16,9 +19,11 @@ from modeldefs.kit.merge import (
     merge_pages,
     sort_groups,
 )
-from modeldefs.kit.wireforms import BIGINT, BIGINT_SUM, COUNT, DECIMAL, FLOAT, INTEGER
+from modeldefs.kit.wireforms import BIGINT, BIGINT_SUM, COUNT, DECIMAL, FLOAT, INTEGER, JSON
 from modeldefs.wire import calls
 
+# What Postgres' own to_json writes, too.
+_NOT_JSON = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
 _KINDS = {COUNT.name: "count", INTEGER.name: "integer", BIGINT.name: "integer"}
 _KINDS |= {BIGINT_SUM.name: "integer"}
 _KINDS |= {DECIMAL.name: "decimal", FLOAT.name: "float"}
@@ -50,15 +55,32 @@ def groups_outcome(ask: Ask, parts: Sequence[calls.GroupPart], shards: Shards) -
     decimals = [n for n, column in enumerate(statement.groups) if column.form is DECIMAL]
     rows = merge_groups((part.rows for part in parts), width, measures, decimals)
     if ask.served.endpoint.shape == "totals":
-        return GroupsOutcome(rows or [empty_totals(measures)], shards)
+        return GroupsOutcome(_sendable(rows or [empty_totals(measures)], statement), shards)
     ordered = sort_groups(rows, _order(ask, statement), width)
     if ask.served.reader.takes_limit:
         ordered = ordered[: ask.limit]
-    return GroupsOutcome(ordered, shards)
+    return GroupsOutcome(_sendable(ordered, statement), shards)
+
+
+def _sendable(rows: list[list[Any]], statement: GroupStatement) -> list[list[Any]]:
+    """Return the rows with JSON as it stands, and doubles that JSON cannot write as texts."""
+    raw = [(n, c.form) for n, c in enumerate(statement.columns) if c.form.cell == "raw"]
+    for row in rows:
+        for place, form in raw:
+            value = row[place]
+            if form is JSON and isinstance(value, str):
+                row[place] = msgspec.Raw(value.encode())
+            elif isinstance(value, float) and not isfinite(value):
+                row[place] = _NOT_JSON[repr(value)]
+    return rows
 
 
 def _merge_column(measure: Measure) -> MergeColumn:
-    return MergeColumn(measure.rule, _KINDS.get(measure.form.name, "other"), measure.scale)
+    kind = _KINDS.get(measure.form.name, "other")
+    # A count of nothing is 0; a sum of nothing is absent, whatever number it would be.
+    return MergeColumn(
+        measure.rule, "integer" if kind == "count" and measure.nullable else kind, measure.scale
+    )
 
 
 def _order(ask: Ask, statement: GroupStatement) -> list[tuple[int, bool, bool]]:

@@ -327,9 +327,40 @@ def _is_key_list(
     selects_key = len(inner.select) == 1 and _is_key(inner.select[0], local)
     if not selects_key or inner.annotation_select:
         return False
+    # A first N, a distinct or a window of the list would be taken on each shard for itself.
+    if (
+        inner.is_sliced
+        or inner.distinct
+        or any(isinstance(node, Window) for node in expressions_of(inner))
+    ):
+        return False
     return any(
         isinstance(node, lookups.In) and node.rhs is inner and _is_key(node.lhs, outer_local)
         for node in expressions_of(outer)
+    )
+
+
+def check_page(query: Query) -> None:
+    """Refuse what cannot be cut into pages without losing rows or changing their values."""
+    for _, source in used_tables(query):
+        if isinstance(source, Join) and _is_to_many(source.join_field):
+            raise DefinitionError(
+                "doubling-join",
+                f"joins {source.table_name}, of which several rows may belong to one: the row "
+                "would stand on a page several times, and be cut off between them",
+                fix="ask with Exists(...) or Subquery(...), or start from the other model",
+            )
+    if any(isinstance(node, Window) for node in expressions_of(query)):
+        raise DefinitionError(
+            "window-in-page",
+            "has a window, which would be counted anew behind each cursor",
+            fix="use Subquery(...), or return one row with .one()",
+        )
+
+
+def _is_to_many(join_field: Any) -> bool:
+    return bool(
+        getattr(join_field, "one_to_many", False) or getattr(join_field, "many_to_many", False)
     )
 
 

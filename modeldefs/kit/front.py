@@ -194,12 +194,15 @@ class DataFront:
         request_id = f"{self._id_prefix}{next(self._ids):08x}"
         try:
             served = self.by_path.get(request.path)
+            # Who has no key learns no name: neither what there is nor what it answers.
+            headers = RequestHeaders(request.headers)
+            principal = self.authenticate(headers.key, request.client_host)
             if served is None:
                 raise self._unknown(request.path)
             if request.method == b"OPTIONS":
                 reply(HttpReply(204, b"", [(b"allow", served.allow.encode())]))
                 return None
-            ask = self._ask(served, request, request_id)
+            ask = self._ask(served, request, headers, principal, request_id)
         except Problem as problem:
             reply(problem_reply(problem, request.path, request_id))
             return None
@@ -226,12 +229,17 @@ class DataFront:
 
     # -- the request -----------------------------------------------------------------------------
 
-    def _ask(self, served: Served, request: HttpRequest, request_id: str) -> Ask:
+    def _ask(
+        self,
+        served: Served,
+        request: HttpRequest,
+        headers: RequestHeaders,
+        principal: Principal,
+        request_id: str,
+    ) -> Ask:
         method = request.method
         if method not in served.methods:
             raise MethodNotAllowed(headers=[("allow", served.allow)])
-        headers = RequestHeaders(request.headers)
-        principal = self.authenticate(headers.key, request.client_host)
         if not principal.may(served.model, served.version, served.endpoint.name, served.verb):
             scope = required_scope(served.model, served.version, served.endpoint.name, served.verb)
             raise Forbidden(f"the API key lacks the scope {scope}")

@@ -15,7 +15,7 @@ from django.core.exceptions import FieldError
 from django.db import models
 
 from modeldefs.kit.aggregates import GroupStatement, check_order, group_statement, totals_statement
-from modeldefs.kit.classify import Route, check_shape, model_of, route_of
+from modeldefs.kit.classify import Route, check_page, check_shape, model_of, route_of
 from modeldefs.kit.endpoints import Endpoint
 from modeldefs.kit.errors import DefinitionError
 from modeldefs.kit.statements import Column, Statement, page_statement
@@ -98,6 +98,7 @@ def _plan_of(traced: Trace, tables: Tables) -> ReadPlan:
         raise DefinitionError(
             "grouped-page", "groups rows", fix="declare it with @aggregate -> Groups[...]"
         )
+    check_page(queryset.query)
     if traced.is_single != (endpoint.shape == "single"):
         raise DefinitionError(
             "result-of-another-kind",

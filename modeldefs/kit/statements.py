@@ -153,7 +153,7 @@ def _is_never_null(expression: Any, query: Query) -> bool:
 
 
 def order_keys(queryset: Any, order: Sequence[str]) -> tuple[Key, ...]:
-    """Return the order of a page: the declared names, then the primary key to make it total.
+    """Return the order of a page: the declared names, then what makes it total.
 
     Raises:
         DefinitionError: A name is unknown or may be NULL, or the read orders by itself.
@@ -165,10 +165,14 @@ def order_keys(queryset: Any, order: Sequence[str]) -> tuple[Key, ...]:
             "the read calls order_by()",
             fix='declare it: @query(order="-created,id")',
         )
-    pk = query.get_meta().pk.attname
+    meta = query.get_meta()
     names = list(order)
-    if pk not in {name.lstrip("-") for name in names}:
-        names.append(f"-{pk}" if names and all(n.startswith("-") for n in names) else pk)
+    down = bool(names) and all(name.startswith("-") for name in names)
+    # A primary key is unique on each shard; with the shard key it is unique among all.
+    options = getattr(query.model, "shard", None)
+    for last in dict.fromkeys((meta.pk.attname, getattr(options, "key", None) or meta.pk.attname)):
+        if last not in {name.lstrip("-") for name in names}:
+            names.append(f"-{last}" if down else last)
     return tuple(_order_key(query, name) for name in names)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date, datetime, timedelta
@@ -18,7 +19,7 @@ from uuid import UUID
 
 import msgspec
 from django.core.exceptions import ObjectDoesNotExist, ValidationError
-from django.db import DatabaseError, connection, models, transaction
+from django.db import Error, connection, models, transaction
 from psycopg import RawCursor
 
 from modeldefs.kit.catalog import Catalog
@@ -37,6 +38,7 @@ from modeldefs.wire.problems import (
     NotFound,
     Overloaded,
     Problem,
+    ShardReset,
     TransactionConflict,
     WrongShard,
 )
@@ -70,6 +72,7 @@ class Writer:
         self._loop = asyncio.get_running_loop()
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="writer")
         self._waiting = 0
+        self._local = threading.local()  # per thread: has a transaction begun?
         self._waiting_max = waiting_max
         self._read_back: dict[type, tuple[Statement, RowEncoder]] = {}
 
@@ -130,11 +133,14 @@ class Writer:
                 return self._attempt(endpoint, call, bucket, epoch, left_ms)
             except Problem as refused:
                 return refused
-            except DatabaseError as fault:
+            except Error as fault:
                 sqlstate = _sqlstate_of(fault)
                 logger.info("write.refused", extra={"sqlstate": sqlstate})
                 problem = problem_of_sqlstate(sqlstate, is_write=True, shard=self._shard)
                 connection.close_if_unusable_or_obsolete()
+                if problem.code == "shard-unavailable" and self._local.begun:
+                    # The connection may have been lost inside COMMIT: nobody knows.
+                    return ShardReset(shards=problem.shards)
                 if sqlstate not in RETRYABLE:
                     return problem
             except Exception as fault:
@@ -150,6 +156,7 @@ class Writer:
         left_ms: int,
     ) -> bytes:
         arguments = python_arguments(endpoint, call)
+        self._local.begun = False
         with transaction.atomic():
             with connection.cursor() as cursor:
                 cursor.execute(
@@ -164,6 +171,7 @@ class Writer:
                 )
                 if cursor.fetchone() is None:
                     raise WrongShard
+            self._local.begun = True
             return self._encoded(endpoint.function(**arguments))
 
     def _encoded(self, result: Any) -> bytes:
@@ -183,7 +191,7 @@ class Writer:
             self._read_back[model] = statement, RowEncoder(statement.columns)
         statement, encoder = self._read_back[model]
         connection.ensure_connection()
-        with RawCursor(connection.connection) as cursor:
+        with connection.wrap_database_errors, RawCursor(connection.connection) as cursor:
             cursor.execute(statement.sql, [str(row.pk), 1])
             if cursor.pgresult is None or not cursor.pgresult.ntuples:
                 raise NotFound("the mutation returned a row that is not stored")
@@ -223,7 +231,7 @@ def _plain(value: Any) -> Any:
     )
 
 
-def _sqlstate_of(fault: DatabaseError) -> str:
+def _sqlstate_of(fault: Error) -> str:
     return str(getattr(fault.__cause__, "sqlstate", None) or CONNECTION_LOST)
 
 

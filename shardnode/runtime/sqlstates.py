@@ -20,7 +20,6 @@ from modeldefs.wire.problems import (
     ShardUnavailable,
     StorageFull,
     TransactionConflict,
-    WrongShard,
 )
 
 WRONG_BUCKET = "SP001"
@@ -57,7 +56,7 @@ def problem_of_sqlstate(sqlstate: str, *, is_write: bool, shard: str) -> Problem
 
 def _by_code(sqlstate: str, *, is_write: bool) -> Problem:
     if sqlstate == WRONG_BUCKET:
-        return WrongShard("the write touches a row of another bucket than its shard key's")
+        return DefinitionFault("the mutation touches a row of another bucket than its own")
     if sqlstate == "25006" and is_write:
         return NotPrimary()
     if sqlstate == "42501":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
@@ -161,6 +162,27 @@ USERS = st.lists(
 )
 
 
+@dataclass(repr=False)
+class World:
+    """All that one comparison needs, with a short repr for Hypothesis' reports."""
+
+    clusters: dict[int, Cluster]
+    server: PostgresServer
+    catalog: Catalog
+    oracle_dsn: str
+
+
+@pytest.fixture(scope="session")
+def world(
+    loaded: dict[int, Cluster],
+    postgres_server: PostgresServer,
+    catalog: Catalog,
+    oracle_dsn: str,
+) -> World:
+    """Return the clusters and the oracle."""
+    return World(loaded, postgres_server, catalog, oracle_dsn)
+
+
 @pytest.mark.usefixtures("_unblocked")
 @given(users=USERS, limit=st.integers(1, 9), seed=st.integers(0, 2**16))
 @settings(
@@ -169,32 +191,27 @@ USERS = st.lists(
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 def test_generated_people_agree_with_one_database(
-    loaded: dict[int, Cluster],
-    postgres_server: PostgresServer,
-    catalog: Catalog,
-    oracle_dsn: str,
-    users: list[dict[str, Any]],
-    limit: int,
-    seed: int,
+    world: World, users: list[dict[str, Any]], limit: int, seed: int
 ) -> None:
     """Any people, written one by one through the endpoint, are read back by every query of the
     example exactly as one database gives them."""
-    model = catalog.model("User")
+    loaded = world.clusters
+    model = world.catalog.model("User")
     chance = random.Random(seed)
     table = model._meta.db_table
-    with psycopg.connect(oracle_dsn, autocommit=True) as connection:
+    with psycopg.connect(world.oracle_dsn, autocommit=True) as connection:
         connection.execute(f'TRUNCATE "{table}"')
     for user in users:
         model.objects.using(ALIAS).create(**user)
     for cluster in loaded.values():
-        with shard_tables(postgres_server, cluster) as connection:
+        with shard_tables(world.server, cluster) as connection:
             for number in range(cluster.shards):
                 connection.execute(f'DELETE FROM s{number + 1}."{table}"')
         for user in users:
             reply = cluster.post("/insert_user", **{**user, "id": str(user["id"])})
             assert reply.status_code == 200, reply.text
 
-    for endpoint in _reads(catalog):
+    for endpoint in _reads(world.catalog):
         if endpoint.model is not model:
             continue
         for names in presence_sets(endpoint):
