@@ -82,6 +82,14 @@ BEGIN
     RAISE EXCEPTION 'TRUNCATE would pass by the guard: delete rows by bucket instead'
         USING ERRCODE = 'SP001';
 END $$;
+CREATE OR REPLACE FUNCTION {schema}.sp_refuse_reference() RETURNS trigger
+LANGUAGE plpgsql SET search_path = {schema}, pg_temp AS $$
+BEGIN
+    RAISE EXCEPTION 'rows of a reference model are loaded on every shard, never written on one'
+        USING ERRCODE = 'SP005';
+END $$;
+REVOKE ALL ON FUNCTION {schema}.sp_refuse_bucket(), {schema}.sp_refuse_key(),
+    {schema}.sp_refuse_truncate(), {schema}.sp_refuse_reference() FROM PUBLIC;
 """
 
 # The map of one epoch never changes: the same epoch with other ranges is a forked registry.
@@ -188,6 +196,11 @@ def collation_statement(
         sql.SQL("builtin" if builtin else "libc"),
         sql.Literal("C.UTF-8" if builtin else libc_locale),
     )
+
+
+def refusal_statements(names: ShardNames) -> sql.Composed:
+    """Return the statements that make the guard's functions, to run as the owner."""
+    return sql.SQL(_REFUSALS).format(schema=sql.Identifier(names.schema))
 
 
 def bookkeeping_statements(names: ShardNames) -> list[sql.Composed]:

@@ -20,6 +20,7 @@ from shardnode.storage.changes import ExpectedColumn, ExpectedTable
 
 BUCKET_COLUMN = "bucket"
 GUARD_TRIGGERS = ("sp_guard_delete", "sp_guard_key", "sp_guard_row", "sp_guard_truncate")
+REFERENCE_TRIGGERS = ("sp_guard_reference", "sp_guard_truncate")
 _NAME_BYTES_MAX = 63
 
 Model = type[models.Model]
@@ -109,7 +110,7 @@ def _expected(
             for constraint in meta.constraints
             if not isinstance(constraint, models.UniqueConstraint) or constraint.condition
         ),
-        triggers=() if reference else GUARD_TRIGGERS,
+        triggers=REFERENCE_TRIGGERS if reference else GUARD_TRIGGERS,
         shard_key=shard_key_column(model),
         reference=reference,
     )

@@ -21,6 +21,7 @@ from django.db.utils import ConnectionHandler, OperationalError
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
+from shardnode.storage.bookkeeping import refusal_statements
 from shardnode.storage.changes import ChangePlan, RecordedModel, RolloutNeeded, plan_changes
 from shardnode.storage.expectations import (
     BUCKET_COLUMN,
@@ -192,7 +193,7 @@ class ShardTables:
                     ]
                     for text in own:
                         self._execute(text)
-                    self._execute_guard(model)
+                self._execute_guard(model)
                 self._execute_grants(model)
 
     def _add_column(self, model: Model, column: str) -> None:
@@ -223,6 +224,8 @@ class ShardTables:
     def _guard(self, model: Model) -> None:
         with ShardSchemaEditor(self._wrapper, atomic=True):
             self._execute(f"SET LOCAL lock_timeout = {int(self._limits.lock_timeout_ms)}")
+            # A shard that an older version provisioned lacks the newer functions.
+            self._execute(refusal_statements(self._names))
             self._execute_guard(model)
 
     def _execute_guard(self, model: Model) -> None:
@@ -233,7 +236,8 @@ class ShardTables:
             "key": sql.Identifier(key or BUCKET_COLUMN),
             "schema": sql.Identifier(self._names.schema),
         }
-        for text in _GUARD.split(";"):
+        guard = _REFERENCE_GUARD if is_reference(model) else _GUARD
+        for text in guard.split(";"):
             if text.strip():
                 self._execute(sql.SQL(cast(Any, text)).format(**values))
 
@@ -289,6 +293,15 @@ WHEN (OLD.{key} IS DISTINCT FROM NEW.{key} OR OLD.{bucket} IS DISTINCT FROM NEW.
 EXECUTE FUNCTION {schema}.sp_refuse_key();
 CREATE OR REPLACE TRIGGER sp_guard_truncate BEFORE TRUNCATE ON {table} FOR EACH STATEMENT
 EXECUTE FUNCTION {schema}.sp_refuse_truncate()
+"""
+# A mutation reaches one shard; what it wrote here would be missing on all others.
+_REFERENCE_GUARD = """
+CREATE OR REPLACE TRIGGER sp_guard_reference AFTER INSERT OR UPDATE OR DELETE ON {table}
+FOR EACH ROW WHEN (current_setting('sp.load', true) IS DISTINCT FROM 'on')
+EXECUTE FUNCTION {schema}.sp_refuse_reference();
+CREATE OR REPLACE TRIGGER sp_guard_truncate BEFORE TRUNCATE ON {table} FOR EACH STATEMENT
+WHEN (current_setting('sp.load', true) IS DISTINCT FROM 'on')
+EXECUTE FUNCTION {schema}.sp_refuse_reference()
 """
 
 

@@ -169,3 +169,17 @@ def test_after_of_another_type_is_refused(shard: FixtureShard, ro: Connection) -
     """A position that is no primary key is the caller's mistake."""
     with pytest.raises(InvalidRequest):
         read_page(ro, shard.person, ranges=None, after="x'; DROP TABLE fixture_person", limit=1)
+
+
+@pytest.mark.parametrize("on_conflict", ["error", "skip", "update"])
+def test_reference_rows_are_loaded(
+    shard: FixtureShard, rw: Connection, on_conflict: OnConflict
+) -> None:
+    """Loads and re-homing write reference rows in every way they can."""
+    columns, body = ("code", "name"), b"SE,Sweden\nNO,Norway\n"
+    wanted = LoadPart(shard.country, "references", 0, columns, on_conflict, body)
+    again = LoadPart(shard.country, "references", 1, columns, "update", b"SE,S\n")
+
+    assert load_part(rw, wanted).rows == 2
+    assert load_part(rw, again).updated == 1
+    assert count_rows(rw, shard.country, ranges=()) == (2, {})

@@ -177,9 +177,83 @@ def test_guard_refuses_truncate_even_to_the_owner(shard: FixtureShard) -> None:
     assert refused.value.sqlstate == "SP001"
 
 
-def test_reference_has_no_bucket(shard: FixtureShard, rw: Connection) -> None:
-    """A reference model has neither bucket nor guard."""
+def add_country(rw: Connection) -> None:
+    """Add a reference row as a load does."""
+    with rw.transaction():
+        rw.execute("SELECT set_config('sp.load', 'on', true)")
+        rw.execute("INSERT INTO fixture_country VALUES ('SE', 'Sweden')")
+
+
+WRITES_OF_REFERENCES = [
+    "INSERT INTO fixture_country VALUES ('NO', 'Norway')",
+    "INSERT INTO fixture_country VALUES ('SE', 'S') ON CONFLICT (code) DO UPDATE SET name = 'S'",
+    "UPDATE fixture_country SET name = 'S'",
+    "DELETE FROM fixture_country",
+]
+
+
+@pytest.mark.parametrize("setting", ["", "7", None])
+@pytest.mark.parametrize("statement", WRITES_OF_REFERENCES)
+def test_reference_is_written_by_loads_alone(
+    shard: FixtureShard, rw: Connection, statement: str, setting: str | None
+) -> None:
+    """What a mutation does to a reference row is refused under any bucket."""
+    add_country(rw)
+    if setting is not None:
+        rw.execute("SELECT set_config('sp.bucket', %s, false)", (setting,))
+    with pytest.raises(psycopg.Error) as refused:
+        rw.execute(statement)
+
+    assert refused.value.sqlstate == "SP005"
+    assert rw.execute("SELECT * FROM fixture_country").fetchall() == [("SE", "Sweden")]
+
+
+@pytest.mark.parametrize("statement", WRITES_OF_REFERENCES[1:])
+def test_a_load_may_change_references(shard: FixtureShard, rw: Connection, statement: str) -> None:
+    """A load and a re-homing go to every shard, so they may change and delete reference rows."""
+    add_country(rw)
+    with rw.transaction():
+        rw.execute("SELECT set_config('sp.load', 'on', true)")
+        rw.execute(statement)
+
+    assert ("SE", "Sweden") not in rw.execute("SELECT * FROM fixture_country").fetchall()
+
+
+def test_reference_refuses_truncate_even_to_the_owner(shard: FixtureShard) -> None:
+    """TRUNCATE passes by row triggers, so a statement trigger refuses it outside a load."""
+    with psycopg.connect(shard.migrate_dsn, autocommit=True) as connection:
+        connection.execute(f'SET ROLE "{shard.names.owner}"')
+        with pytest.raises(psycopg.Error) as refused:
+            connection.execute("TRUNCATE fixture_country")
+        connection.execute("SET sp.load = 'on'")
+        connection.execute("TRUNCATE fixture_country")
+
+    assert refused.value.sqlstate == "SP005"
+
+
+def test_tables_of_an_older_version_get_their_guard(shard: FixtureShard, rw: Connection) -> None:
+    """Applying the same definitions again guards reference tables that were made without."""
+    with psycopg.connect(shard.migrate_dsn, autocommit=True) as connection:
+        connection.execute(f'SET ROLE "{shard.names.owner}"')
+        connection.execute("DROP FUNCTION sp_refuse_reference() CASCADE")
     rw.execute("INSERT INTO fixture_country VALUES ('SE', 'Sweden')")
 
+    report = apply(shard, shard.country, shard.person)
+
+    assert (report.tables, report.columns, report.indexes) == ([], [], [])
+    with pytest.raises(psycopg.Error) as refused:
+        rw.execute("DELETE FROM fixture_country")
+    assert refused.value.sqlstate == "SP005"
+    row = rw.execute(
+        "SELECT has_function_privilege('public', 'sp_refuse_reference()', 'execute')"
+    ).fetchone()
+    assert row == (False,)
+
+
+def test_reference_has_no_bucket(shard: FixtureShard, rw: Connection) -> None:
+    """A reference model has no bucket: its rows are the same on every shard."""
+    add_country(rw)
+
+    assert rw.execute("SELECT * FROM fixture_country").fetchall() == [("SE", "Sweden")]
     assert country()._meta.db_table == "fixture_country"
     assert bucket_of("SE") >= 0
