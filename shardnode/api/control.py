@@ -19,6 +19,7 @@ from modeldefs.wire.problems import InputError, InvalidRequest, NotFound
 from shardnode.api.replies import problem_of, problem_response
 from shardnode.api.signed_views import Reply, check_method, json_body, signed
 from shardnode.apps import current_node
+from shardnode.guard.callers import check_enrolling_caller
 from shardnode.guard.enrolling import enrol_with
 from shardnode.node import Node
 from shardnode.storage.copy_in import ON_CONFLICT, LoadPart, OnConflict, load_part
@@ -37,6 +38,7 @@ def enrol(request: HttpRequest) -> HttpResponse:
     try:
         check_method(request, ("POST",))
         node = current_node()
+        check_enrolling_caller(request.headers, has_join_token=bool(node.join_token))
         client = str(request.META.get("REMOTE_ADDR") or "")
         answer = enrol_with(node, json_body(request), client_host=client)
         return Reply(answer).response()

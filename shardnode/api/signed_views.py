@@ -23,9 +23,8 @@ from modeldefs.wire.problems import (
 from modeldefs.wire.signing import HEADER_KEY_ID, sign_response, verify_request
 from shardnode.api.replies import problem_of, problem_response
 from shardnode.apps import current_node
+from shardnode.guard.callers import JSON_TYPE, check_json_type
 from shardnode.node import Node
-
-JSON_TYPE = "application/json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +95,10 @@ def json_body(request: HttpRequest) -> dict[str, Any]:
     """Return the members of a JSON object.
 
     Raises:
+        UnsupportedMediaType: The body does not call itself JSON.
         InvalidRequest: The body is no JSON object.
     """
+    check_json_type(request.headers.get("Content-Type", ""))
     try:
         document = json.loads(request.body)
     except (ValueError, RecursionError):

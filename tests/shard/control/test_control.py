@@ -32,6 +32,7 @@ from modeldefs.wire.signing import sign_request, verify_response
 
 PROJECT = Path(__file__).resolve().parents[3]
 START_TIMEOUT_S = 60.0
+JSON_TYPE = "application/json"
 
 
 class NodeClient:
@@ -68,10 +69,14 @@ class NodeClient:
             nonce=secrets.token_bytes(16),
         )
 
-    def call(self, method: str, target: str, body: bytes = b"") -> tuple[int, bytes]:
+    def call(
+        self, method: str, target: str, body: bytes = b"", content_type: str | None = None
+    ) -> tuple[int, bytes]:
         """Send a signed request and verify the answer's signature."""
         headers = self.signed_headers(method, target, body)
-        status, answer, names = self.send(method, target, body, headers)
+        kind = "text/csv" if "/rows/" in target and "?" in target else JSON_TYPE
+        typed = {"Content-Type": content_type or kind}
+        status, answer, names = self.send(method, target, body, {**headers, **typed})
         verify_response(
             pair_key=self.pair_key,
             status=status,
@@ -82,12 +87,16 @@ class NodeClient:
         self.last_headers = names
         return status, answer
 
-    def enrol(self, shard: str = "c1") -> tuple[int, dict[str, Any]]:
+    def enrol(
+        self, shard: str = "c1", headers: dict[str, str] | None = None
+    ) -> tuple[int, dict[str, Any]]:
         """Enrol with the node."""
+        sent = {"Content-Type": JSON_TYPE} if headers is None else headers
         request = enrolment_request(
             self.identity, shard=shard, nonce=secrets.token_bytes(16), join_token=None
         )
-        status, body, _ = self.send("POST", "/_node/enrol", json.dumps(request).encode())
+        body = json.dumps(request).encode()
+        status, body, _ = self.send("POST", "/_node/enrol", body, sent)
         answer: dict[str, Any] = json.loads(body)
         if status == 200:
             _, self.pair_key = verify_enrolment_answer(
@@ -229,6 +238,41 @@ def test_node_obeys_nobody_else(node: NodeClient) -> None:
     assert node.send("GET", "/_node/schema", headers=headers)[0] == 401
     with pytest.raises(ShardUntrusted):
         stranger.call("GET", "/_node/schema")
+
+
+FORGED = [
+    ({"Content-Type": "text/plain"}, 415, "unsupported-media-type"),
+    ({"Content-Type": "application/x-www-form-urlencoded"}, 415, "unsupported-media-type"),
+    ({}, 415, "unsupported-media-type"),
+    ({"Content-Type": JSON_TYPE, "Origin": "http://evil.example"}, 403, "forbidden"),
+    ({"Content-Type": JSON_TYPE, "Origin": "null"}, 403, "forbidden"),
+    ({"Content-Type": JSON_TYPE, "Sec-Fetch-Site": "same-origin"}, 403, "forbidden"),
+    ({"Content-Type": JSON_TYPE, "Host": "evil.example"}, 403, "forbidden"),
+    ({"Content-Type": JSON_TYPE, "Host": "127.0.0.1.evil.example"}, 403, "forbidden"),
+    ({"Content-Type": JSON_TYPE, "X-Forwarded-For": "127.0.0.1"}, 403, "forbidden"),
+    ({"Content-Type": JSON_TYPE, "Forwarded": "for=127.0.0.1"}, 403, "forbidden"),
+]
+
+
+def test_no_web_page_enrols_a_node(node: NodeClient) -> None:
+    """What a browser on this machine can be made to send is refused, and changes nothing."""
+    attacker = NodeClient(node.port)
+    for headers, status, code in FORGED:
+        answered, problem = attacker.enrol(headers=headers)
+
+        assert (headers, answered, problem["code"]) == (headers, status, code)
+    assert node.enrol(headers={"Content-Type": "Application/JSON; charset=utf-8"})[0] == 200
+    assert attacker.enrol()[0] == 409
+
+
+def test_control_bodies_are_json_by_type(node: NodeClient) -> None:
+    """A signed body of another type is refused as well."""
+    node.enrol()
+    body = b'{"epoch": 1, "ranges": [], "owners": []}'
+    status, answer = node.call("PUT", "/_node/map", body, "text/plain")
+
+    assert (status, json.loads(answer)["code"]) == (415, "unsupported-media-type")
+    assert node.call("PUT", "/_node/map", body)[0] == 200
 
 
 MALFORMED = [
