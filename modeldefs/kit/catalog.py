@@ -50,8 +50,9 @@ class Catalog:
         known = self.plans.get((endpoint.name, presence))
         if known is None:
             known = read_plan(endpoint, presence, self.tables)
-            if len(self.plans) < PLANS_MAX:
-                self.plans[endpoint.name, presence] = known
+            if len(self.plans) >= PLANS_MAX:
+                del self.plans[next(iter(self.plans))]
+            self.plans[endpoint.name, presence] = known
         return known
 
     @property

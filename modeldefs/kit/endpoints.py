@@ -31,7 +31,7 @@ Shape = Literal["page", "single", "groups", "totals", "row", "value"]
 PAGE_LIMIT_DEFAULT = 50
 PAGE_LIMIT_MAX = 1_000
 TOP_MAX = 1_000
-OPTIONAL_PARAMETERS_MAX = 12
+OPTIONAL_PARAMETERS_MAX = 8
 RESERVED_PARAMETERS = frozenset({"limit", "after"})
 RESERVED_PATHS = frozenset(
     {"admin", "control", "docs", "openapi.json", "healthz", "metrics", "problems", "static"}

@@ -14,11 +14,41 @@ from modeldefs.kit.answers import groups_outcome, page_outcome
 from modeldefs.kit.buckets import BUCKET_COUNT, bucket_of
 from modeldefs.kit.front import Ask, Outcome, Shards, Written
 from modeldefs.wire import calls
-from modeldefs.wire.problems import Internal, Problem
+from modeldefs.wire.problems import DeadlineExceeded, Internal, Problem
 from shardnode.guard.keeper import Keeper
 from shardnode.runtime.executor import Executor, Place
 
 Done = Callable[[Outcome], None]
+GRACE_S = 0.1  # the executor knows the deadline too, and is asked first
+
+
+class _Wait:
+    """One direct call under way: its outcome, or at its deadline a problem, and only one."""
+
+    def __init__(self, ask: Ask, shards: Shards, done: Done) -> None:
+        self._ask, self._shards, self._done = ask, shards, done
+        self.is_over = False
+        self.timer: asyncio.TimerHandle | None = None
+
+    def on_part(self, part: object) -> None:
+        """Hand over what the executor brought."""
+        self._end(_outcome(self._ask, part, self._shards))
+
+    def on_deadline(self, give_up: Callable[[], None] | None) -> None:
+        """Stop waiting: a backend may hang where no cancel reaches it."""
+        if give_up is not None:
+            give_up()
+        # A write may still be committed: whoever repeats it may do it twice.
+        is_write = self._ask.plan is None
+        self._end(DeadlineExceeded(members={"retryable": False} if is_write else None))
+
+    def _end(self, outcome: Outcome) -> None:
+        if self.is_over:
+            return
+        self.is_over = True
+        if self.timer is not None:
+            self.timer.cancel()
+        self._done(outcome)
 
 
 class LocalBackend:
@@ -37,7 +67,8 @@ class LocalBackend:
         except Problem as problem:
             done(problem)
             return None
-        self._executor.run(
+        wait = _Wait(ask, shards, done)
+        give_up = self._executor.run(
             endpoint=ask.served.endpoint,
             call=calls.Call(
                 ask.mask,
@@ -50,9 +81,14 @@ class LocalBackend:
             place=place,
             joined=True,
             deadline=self._loop.time() + ask.timeout_ms / 1_000,
-            done=lambda part: done(_outcome(ask, part, shards)),
+            done=wait.on_part,
         )
-        return None
+        if wait.is_over:
+            return None
+        wait.timer = self._loop.call_later(
+            ask.timeout_ms / 1_000 + GRACE_S, wait.on_deadline, give_up
+        )
+        return give_up
 
     def _place(self, ask: Ask) -> Place:
         view = self._keeper.state.view

@@ -40,6 +40,8 @@ logger = logging.getLogger(__name__)
 # What a call is answered with: a part of calls.py, encoded JSON of a write, or a problem.
 Outcome = calls.PagePart | calls.GroupPart | bytes | Problem
 Done = Callable[[Outcome], None]
+Cancel = Callable[[], None]
+READY_MAX = 4_096
 Filler = Callable[[list[Any], int, list[Any] | None], bytes | None]
 
 
@@ -109,7 +111,7 @@ class Executor:
         joined: bool,
         deadline: float,
         done: Done,
-    ) -> None:
+    ) -> Cancel | None:
         """Run a call and hand its outcome to ``done``, once.
 
         Args:
@@ -119,18 +121,22 @@ class Executor:
             joined: Give the rows of a page as one run of bytes.
             deadline: When the caller stops waiting, by the loop's clock in seconds.
             done: Called in the loop's thread.
+
+        Returns:
+            How to give the call up, if that can spare work; a write that began is not given up.
         """
         try:
             self._check(endpoint, call, place, deadline)
             if endpoint.kind == "mutation":
                 self._writer.submit(endpoint, call, place.bucket, place.epoch, deadline, done)
             else:
-                self._read(endpoint, call, joined, deadline, done)
+                return self._read(endpoint, call, place, joined, deadline, done)
         except Problem as problem:
             done(problem)
         except Exception:
             logger.exception("call.failed", extra={"endpoint": endpoint.name})
             done(Internal())
+        return None
 
     def _check(
         self, endpoint: Endpoint[Any, Any], call: calls.Call, place: Place, deadline: float
@@ -140,6 +146,9 @@ class Executor:
         width = len(endpoint.parameters)
         if not 0 <= call.mask < 1 << width or len(call.values) != call.mask.bit_count():
             raise InvalidRequest("the call does not fit the endpoint")
+        self._check_place(endpoint, place)
+
+    def _check_place(self, endpoint: Endpoint[Any, Any], place: Place) -> None:
         if place.bucket is not None:
             self._ownership.check(place.bucket, place.epoch)
         elif not place.is_local and not endpoint.model.shard.reference:  # type: ignore[attr-defined]
@@ -149,10 +158,11 @@ class Executor:
         self,
         endpoint: Endpoint[Any, Any],
         call: calls.Call,
+        place: Place,
         joined: bool,
         deadline: float,
         done: Done,
-    ) -> None:
+    ) -> Cancel:
         plan, ready = self._statement(endpoint, call.mask, behind=call.after is not None)
         params = [fill(call.values, call.limit, call.after) for fill in ready.fillers]
         is_quick = plan.groups is None and plan.route.reach != "scatter"
@@ -161,9 +171,18 @@ class Executor:
             raise Overloaded(retry_after_ms=1_000)
 
         def finish(result: Any, error: LaneError | None) -> None:
-            done(self._outcome(plan, ready, call, joined, result, error))
+            outcome = self._outcome(plan, ready, call, joined, result, error)
+            try:
+                # The rows were read after the first look: a bucket that left meanwhile may have
+                # left without some of them.
+                self._check_place(endpoint, place)
+            except Problem as moved:
+                outcome = moved
+            done(outcome)
 
-        lane.send(name=ready.name, sql=ready.sql, params=params, deadline=deadline, done=finish)
+        return lane.send(
+            name=ready.name, sql=ready.sql, params=params, deadline=deadline, done=finish
+        )
 
     def _outcome(
         self,
@@ -214,8 +233,9 @@ class Executor:
             fillers=tuple(_filler(slot, names) for slot in statement.slots),
             encoder=RowEncoder(statement.columns) if isinstance(statement, Statement) else None,
         )
-        if len(self._ready) < 4_096:
-            self._ready[endpoint.number, mask, behind] = plan, ready
+        if len(self._ready) >= READY_MAX:
+            del self._ready[next(iter(self._ready))]
+        self._ready[endpoint.number, mask, behind] = plan, ready
         return plan, ready
 
 

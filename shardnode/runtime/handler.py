@@ -7,6 +7,7 @@ import hashlib
 import hmac
 import secrets
 import time
+from functools import partial
 
 from modeldefs.kit.apps import current_catalog
 from modeldefs.kit.front import DataFront, problem_reply
@@ -22,7 +23,7 @@ from modeldefs.wire.signing import NONCE_BYTES
 from modeldefs.wire.stream_server import Answer, StreamServer
 from shardnode.apps import current_node
 from shardnode.runtime.direct import LocalBackend
-from shardnode.runtime.executor import Executor, Place, encode_outcome
+from shardnode.runtime.executor import Cancel, Executor, Outcome, Place, encode_outcome
 from shardnode.runtime.lanes import LanePool
 from shardnode.runtime.mutations import Writer
 
@@ -104,11 +105,20 @@ class NodeHandler(EndpointHandler):
             return problem_reply(accepted, request.path, "")
         answer, session = accepted
         transport.write(answer)
+        running: dict[int, Cancel] = {}
+
+        def cancel(request_id: int) -> None:
+            give_up = running.pop(request_id, None)
+            if give_up is not None:
+                give_up()
+
         return StreamServer(
-            session=session, on_request=self._on_request, on_cancel=lambda request_id: None
+            session=session, on_request=partial(self._on_request, running), on_cancel=cancel
         )
 
-    def _on_request(self, record: RequestRecord, answer: Answer) -> None:
+    def _on_request(
+        self, running: dict[int, Cancel], record: RequestRecord, answer: Answer
+    ) -> None:
         try:
             endpoint = self._executor.endpoint(record.endpoint)
             call = calls.decode_call(record.body)
@@ -119,14 +129,24 @@ class NodeHandler(EndpointHandler):
             answer(*encode_outcome(InvalidRequest("the call is malformed")))
             return
         bucket = None if record.bucket == NO_BUCKET else record.bucket
-        self._executor.run(
+
+        ended = []
+
+        def done(outcome: Outcome) -> None:
+            ended.append(True)
+            running.pop(record.request_id, None)
+            answer(*encode_outcome(outcome))
+
+        give_up = self._executor.run(
             endpoint=endpoint,
             call=call,
             place=Place(bucket, record.epoch),
             joined=bool(record.flags & calls.JOINED),
             deadline=self._loop.time() + record.deadline_ms / 1_000,
-            done=lambda outcome: answer(*encode_outcome(outcome)),
+            done=done,
         )
+        if give_up is not None and not ended:
+            running[record.request_id] = give_up
 
     def _authenticate(self, header: bytes | None, client_host: str) -> Principal:
         principal = self._trust.keyring.authenticate(header, client_host, time.time())

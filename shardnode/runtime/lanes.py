@@ -16,9 +16,11 @@ import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 from psycopg import pq
+from psycopg.conninfo import make_conninfo
 
 from shardnode.runtime.sqlstates import CONNECTION_LOST
 
@@ -52,6 +54,7 @@ class _Waiting:
     prepared_as: bytes = b""
     is_repeat: bool = False
     cancelled: bool = False
+    cancelled_at: float = 0.0
     error: LaneError | None = None
 
 
@@ -67,6 +70,9 @@ class LaneLimits:
     reconnect_max_s: float = 2.0
     cancel_grace_s: float = 0.05
     watch_s: float = 0.05
+    unanswered_s: float = 1.0  # a cancel that has no effect for so long: the backend hangs
+    prepared_max: int = 1_000  # statements that a connection keeps prepared
+    connect_timeout_s: int = 5
 
 
 class Lane:
@@ -96,16 +102,17 @@ class Lane:
         self._attach(await self._loop.run_in_executor(None, self._connect))
 
     def _connect(self) -> Any:
-        connection = pq.PGconn.connect(self._dsn.encode())
+        conninfo = make_conninfo(self._dsn, connect_timeout=self._limits.connect_timeout_s)
+        connection = pq.PGconn.connect(conninfo.encode())
         if connection.status != pq.ConnStatus.OK:
             message = connection.error_message.decode("utf-8", "replace").strip()
             connection.finish()
             raise ConnectionError(message)
+        for setting in SESSION_SETTINGS:
+            connection.exec_(setting)
         return connection
 
     def _attach(self, connection: Any) -> None:
-        for setting in SESSION_SETTINGS:
-            connection.exec_(setting)
         connection.nonblocking = 1
         connection.enter_pipeline_mode()
         self._connection = connection
@@ -122,9 +129,15 @@ class Lane:
         params: Sequence[bytes | None],
         deadline: float,
         done: Done,
-    ) -> None:
-        """Run a statement, preparing it on its first use on this lane."""
-        self._submit(_Waiting(name, sql, params, done, deadline))
+    ) -> Callable[[], None]:
+        """Run a statement, preparing it on its first use on this lane.
+
+        Returns:
+            What to call when nobody waits for it any more: it is cancelled when it runs.
+        """
+        waiting = _Waiting(name, sql, params, done, deadline)
+        self._submit(waiting)
+        return partial(setattr, waiting, "deadline", 0.0)
 
     def _submit(self, waiting: _Waiting) -> None:
         connection = self._connection
@@ -137,6 +150,11 @@ class Lane:
         waiting.prepared_as = name
         try:
             if name not in self._prepared:
+                if len(self._prepared) >= self._limits.prepared_max:
+                    # Which parameters are present is the client's choice; memory is not.
+                    connection.send_query_params(b"DEALLOCATE ALL", None)
+                    self._queue.append(("deallocate", waiting))
+                    self._prepared.clear()
                 connection.send_prepare(name, waiting.sql)
                 self._queue.append(("prepare", waiting))
                 self._prepared.add(name)
@@ -196,6 +214,8 @@ class Lane:
             return
         step, waiting = entry
         worked = result.status in (pq.ExecStatus.TUPLES_OK, pq.ExecStatus.COMMAND_OK)
+        if step == "deallocate":
+            return
         if step == "prepare":
             if not worked:
                 # The query behind it comes back aborted; this is the reason it will be given.
@@ -233,9 +253,14 @@ class Lane:
         if head is None or self._connection is None:
             return False
         waiting = head[1]
-        if now < waiting.deadline + self._limits.cancel_grace_s or waiting.cancelled:
+        if waiting.cancelled:
+            if now > waiting.cancelled_at + self._limits.unanswered_s:
+                logger.warning("lane.hangs")
+                self._lose()
             return False
-        waiting.cancelled = True
+        if now < waiting.deadline + self._limits.cancel_grace_s:
+            return False
+        waiting.cancelled, waiting.cancelled_at = True, now
         handle = self._connection.get_cancel()
         self._loop.run_in_executor(None, _cancel, handle)
         return True

@@ -28,7 +28,7 @@ from modeldefs.kit.errors import DefinitionError
 from modeldefs.kit.parameters import ParameterSpec
 from modeldefs.kit.statements import Statement, page_statement
 from modeldefs.kit.tracing import Param
-from modeldefs.kit.wireforms import form_of
+from modeldefs.kit.wireforms import DURATION, form_of
 from modeldefs.wire import calls
 from modeldefs.wire.problems import (
     DeadlineExceeded,
@@ -191,11 +191,14 @@ class Writer:
             self._read_back[model] = statement, RowEncoder(statement.columns)
         statement, encoder = self._read_back[model]
         connection.ensure_connection()
-        with connection.wrap_database_errors, RawCursor(connection.connection) as cursor:
-            cursor.execute(statement.sql, [str(row.pk), 1])
-            if cursor.pgresult is None or not cursor.pgresult.ntuples:
+        if any(column.form is DURATION for column in statement.columns):
+            with connection.cursor() as cursor:  # ends with the transaction
+                cursor.execute("SET LOCAL intervalstyle = 'iso_8601'")
+        with connection.wrap_database_errors, RawCursor(connection.connection) as raw:
+            raw.execute(statement.sql, [str(row.pk), 1])
+            if raw.pgresult is None or not raw.pgresult.ntuples:
                 raise NotFound("the mutation returned a row that is not stored")
-            joined, _, _ = encoder.encode_joined(cursor.pgresult, 1)
+            joined, _, _ = encoder.encode_joined(raw.pgresult, 1)
             return joined
 
 
