@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import django
+import hypothesis
 import pytest
 
 from engine.databases import GivenPostgres, PostgresServer
@@ -27,6 +28,11 @@ VALKEY = EmbeddedValkey(RUN_DIR)
 EMBEDDED = EmbeddedPostgres(
     RUN_DIR, settings=PostgresSettings(fsync=False, connections_max=500, shared_buffers_mb=64)
 )
+# A test never fails for being slow: the machine may be busy.
+hypothesis.settings.register_profile(
+    "unhurried", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("unhurried")
 GIVEN_URL = os.environ.get("SHARDPOINT_TEST_DATABASE_URL", "")
 SERVER: PostgresServer = GivenPostgres(GIVEN_URL) if GIVEN_URL else EMBEDDED
 
