@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
@@ -162,14 +161,23 @@ USERS = st.lists(
 )
 
 
-@dataclass(repr=False)
 class World:
-    """All that one comparison needs, with a short repr for Hypothesis' reports."""
+    """All that one comparison needs. No dataclass: Hypothesis would print all of it."""
 
-    clusters: dict[int, Cluster]
-    server: PostgresServer
-    catalog: Catalog
-    oracle_dsn: str
+    def __init__(
+        self,
+        clusters: dict[int, Cluster],
+        server: PostgresServer,
+        catalog: Catalog,
+        oracle_dsn: str,
+    ) -> None:
+        self.clusters = clusters
+        self.server = server
+        self.catalog = catalog
+        self.oracle_dsn = oracle_dsn
+
+    def __repr__(self) -> str:
+        return "World()"
 
 
 @pytest.fixture(scope="session")
