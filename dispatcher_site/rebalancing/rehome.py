@@ -1,5 +1,6 @@
 """Job ``rehome``: shards that hold rows get a map, and every row goes to the shard that owns it.
 
+Only the first map is made this way: its stages are of epoch 0, so beginning anew is always safe.
 While it runs no shard owns anything for the outside, except that owners are opened for the copies.
 Nothing is deleted before every misplaced row was seen at its owner and the counts agree; a key
 that is on two shards with different content fails the job with everything still in place.
@@ -32,6 +33,8 @@ from dispatcher_site.trust.actors import Actor
 REHOMER = Actor(kind="task", name="rehome", via="TASK")
 COUNT = "count before"
 PUBLISH = "publish"
+NO_MAP = 0
+FIRST_MAP = 1
 
 
 def copied_model(model: Any) -> CopiedModel:
@@ -57,22 +60,22 @@ def _client(name: str) -> NodeClient:
     return client_for(shards.get_shard(name=name))
 
 
-def _epochs(payload: Mapping[str, Any]) -> dict[str, int]:
-    """Return the epoch of each stage: all 0 before the first map, else rising ones."""
-    after = int(payload["after_epoch"])
-    rises = 1 if after else 0
-    stages = ("fence", "open", "fence again")
-    known = {stage: after + rises * (i + 1) for i, stage in enumerate(stages)}
-    return {**known, "final": known["fence again"] + 1}
-
-
 class Rehome:
     """Give every row to its owner, then publish the map."""
 
     retry_advice = "run `manage.py shard adopt` again: it counts and copies anew"
 
     def plan(self, payload: Mapping[str, Any]) -> list[PlannedStep]:
-        """Return the steps for the shards that are registered now."""
+        """Return the steps for the shards that are registered now.
+
+        Raises:
+            StepFailed: The cluster serves already: its rows cannot be moved yet.
+        """
+        if shard_map.current_epoch() != NO_MAP:
+            raise StepFailed(
+                "the cluster serves already: rows are re-homed for the first map only. Nothing "
+                "was changed."
+            )
         found = Shard.objects.filter(state__in=shards.TRUSTED).order_by("name")
         names = list(found.values_list("name", flat=True))
         pairs = list(permutations(names, 2))
@@ -119,10 +122,9 @@ class Rehome:
             deeds[act](context)
 
     def _put_map(self, context: StepContext, stage: str) -> None:
-        epoch = _epochs(context.payload)[stage]
         opened = wanted_ranges(context.payload, context.step.shard) if stage == "open" else []
-        ranges = [(first, last, epoch) for first, last in opened]
-        _client(context.step.shard).put_map(epoch=epoch, ranges=ranges, owners=[])
+        ranges = [(first, last, NO_MAP) for first, last in opened]
+        _client(context.step.shard).put_map(epoch=NO_MAP, ranges=ranges, owners=[])
 
     def _count(self, context: StepContext) -> None:
         counts = {}
@@ -228,14 +230,13 @@ class Rehome:
                     context.log(f"{model.__name__}: {rows} rows deleted")
 
     def _write_map(self, context: StepContext) -> None:
-        final = _epochs(context.payload)["final"]
-        if shard_map.current_epoch() == final:
+        if shard_map.current_epoch() == FIRST_MAP:
             return
         shard_map.write_map(
             actor=REHOMER,
             wanted=[(first, last, owner) for first, last, owner in context.payload["wanted"]],
-            after_epoch=int(context.payload["after_epoch"]),
-            epoch=final,
+            after_epoch=NO_MAP,
+            epoch=FIRST_MAP,
             reason=f"re-homed by job {context.job.pk}",
         )
 

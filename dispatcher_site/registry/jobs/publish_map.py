@@ -1,7 +1,7 @@
 """Job ``publish-map``: every node learns the newest map and holds the newest keyring.
 
 Each step reads the map when it runs, so a map written meanwhile is published too; a node that
-already has it says so and changes nothing.
+already has it says so and changes nothing. A newcomer that holds rows is left out.
 """
 
 from __future__ import annotations
@@ -51,4 +51,9 @@ class PublishMap:
         if shard_map.current_epoch() == 0:
             raise StepFailed("there is no map yet: register shards first (manage.py shard adopt)")
         shard = shards.get_shard(name=context.step.shard)
+        refusal = shards.newcomer_refusal(shard=shard)
+        if refusal is not None:
+            context.note({"left_out": str(refusal)})
+            context.log(f"left out: {refusal}")
+            return
         context.note({"epoch": publish_to(shard)})

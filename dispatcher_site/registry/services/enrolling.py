@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,7 @@ from django.conf import settings
 
 from dispatcher_site.registry.deadline_http import AnswerRefused, RawAnswer, exchange
 from dispatcher_site.registry.node_client import NodeClient, NodeIdentity
+from dispatcher_site.registry.services.catalog import our_catalog
 from dispatcher_site.trust.pairing import dispatcher_identity
 from modeldefs.wire.enrolment import enrolment_request, is_loopback, verify_enrolment_answer
 from modeldefs.wire.problems import (
@@ -40,6 +42,7 @@ class Enrolled:
     system_identifier: str
     bundle: str
     rows: int  # in all models together, counted
+    document_rows: int  # of them, those that belong to one shard
 
 
 def _send(*, host: str, port: int, method: str, path: str, body: bytes = b"") -> dict[str, Any]:
@@ -98,6 +101,12 @@ def name_of(*, host: str, port: int) -> str:
     return name
 
 
+def document_rows(counts: Mapping[str, Any]) -> int:
+    """Return how many of the rows that a node counted are no reference rows."""
+    references = {name for name, model in our_catalog().models.items() if model.shard.reference}
+    return sum(int(each["rows"]) for name, each in counts.items() if name not in references)
+
+
 def enrol(*, host: str, port: int, name: str | None, token: str | None) -> Enrolled:
     """Enrol the node at this address with this dispatcher.
 
@@ -118,7 +127,7 @@ def enrol(*, host: str, port: int, name: str | None, token: str | None) -> Enrol
     key, pair_key = verify_enrolment_answer(identity, request, answer, join_token=token)
     node = NodeClient(NodeIdentity(shard, host, port, pair_key, identity.id))
     # Counted, not estimated: a table that was never analysed is estimated to be empty.
-    rows = sum(int(each["rows"]) for each in node.counts().values())
+    counts = node.counts()
     return Enrolled(
         shard=shard,
         public_key=key.text,
@@ -126,5 +135,6 @@ def enrol(*, host: str, port: int, name: str | None, token: str | None) -> Enrol
         instance=str(answer["instance"]),
         system_identifier=str(answer.get("system_identifier") or ""),
         bundle=str(answer.get("bundle") or ""),
-        rows=rows,
+        rows=sum(int(each["rows"]) for each in counts.values()),
+        document_rows=document_rows(counts),
     )

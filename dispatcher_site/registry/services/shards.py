@@ -12,10 +12,11 @@ from typing import Any
 from django.db import transaction
 from django.utils import timezone
 
-from dispatcher_site.registry.models import Job, Shard, ShardNode
+from dispatcher_site.registry.clients import client_for
+from dispatcher_site.registry.models import BucketRange, Job, Shard, ShardNode
 from dispatcher_site.registry.services import jobs, shard_map
 from dispatcher_site.registry.services.counters import raise_routing
-from dispatcher_site.registry.services.enrolling import Enrolled, enrol
+from dispatcher_site.registry.services.enrolling import Enrolled, document_rows, enrol
 from dispatcher_site.trust import audit
 from dispatcher_site.trust.actors import Actor
 from modeldefs.wire.problems import Conflict, InputError, InvalidRequest, NotFound
@@ -85,6 +86,60 @@ def _store(*, actor: Actor, enrolled: Enrolled, host: str, port: int) -> Shard:
     return shard
 
 
+def _holds_rows(name: str, rows: int) -> Conflict:
+    return Conflict(
+        f"Shard {name} holds {rows} rows and the cluster already serves: load them with "
+        "`manage.py dump` and `manage.py load` instead, or start it empty. Joining with rows "
+        "comes with rebalancing."
+    )
+
+
+def _newcomers() -> list[Shard]:
+    """Return the shards that wait to join a cluster that serves: the map names them nowhere."""
+    epoch = shard_map.current_epoch()
+    if epoch == 0:
+        return []
+    owners = BucketRange.objects.filter(epoch_id=epoch).values("shard_id")
+    waiting = Shard.objects.filter(state=Shard.State.JOINING).exclude(pk__in=owners)
+    return list(waiting.order_by("name"))
+
+
+def newcomer_refusal(*, shard: Shard) -> Conflict | None:
+    """Return why the shard may not join now, None when it may or serves already.
+
+    Rows of a newcomer lie in buckets that others own: nobody would see them, and under the map of
+    a cluster that serves they cannot be moved yet. What it holds is counted now.
+
+    Raises:
+        NodeUnreachable: Its node does not answer.
+        Problem: Its node refuses.
+    """
+    if shard not in _newcomers():
+        return None
+    rows = document_rows(client_for(shard).counts())
+    if not rows:
+        return None
+    refusal = _holds_rows(shard.name, rows)
+    Shard.objects.filter(pk=shard.pk).update(state_reason=str(refusal))
+    return refusal
+
+
+def _refuse_newcomers(newcomers: Iterable[Shard]) -> None:
+    for shard in newcomers:
+        refusal = newcomer_refusal(shard=shard)
+        if refusal is not None:
+            raise refusal
+
+
+def _enrol(*, host: str, port: int, name: str | None, token: str | None) -> Enrolled:
+    enrolled = enrol(host=host, port=port, name=name, token=token)
+    if enrolled.document_rows and shard_map.current_epoch():
+        known = Shard.objects.filter(name=enrolled.shard).first()
+        if known is None or known in _newcomers():
+            raise _holds_rows(enrolled.shard, enrolled.document_rows)
+    return enrolled
+
+
 def register_shard(
     *, actor: Actor, host: str, port: int, name: str | None = None, token: str | None = None
 ) -> tuple[Shard, Enrolled]:
@@ -93,10 +148,11 @@ def register_shard(
     Doing it again with the same node changes only where it listens.
 
     Raises:
+        Conflict: It holds rows and the cluster serves already; nothing is stored.
         Problem: The node refuses, is another one, or its name is taken.
         NodeUnreachable: Nobody answers there.
     """
-    enrolled = enrol(host=host, port=port, name=name, token=token)
+    enrolled = _enrol(host=host, port=port, name=name, token=token)
     shard = _store(actor=actor, enrolled=enrolled, host=host, port=port)
     return shard, enrolled
 
@@ -110,10 +166,14 @@ def place_shards(*, actor: Actor, hold_rows: bool) -> Job | None:
     """Give the registered shards their buckets, or tell newcomers who owns what.
 
     The first map spreads the buckets evenly. Shards that hold rows are re-homed first, so that no
-    map is ever published under which a row lies on a shard that does not own it.
+    map is ever published under which a row lies on a shard that does not own it. Later only empty
+    shards join.
 
     Returns:
         The job that does it; None when no shard is registered.
+
+    Raises:
+        Conflict: The cluster serves already, and every shard that waits to join holds rows.
     """
     names = list(Shard.objects.filter(state__in=TRUSTED).values_list("name", flat=True))
     if not names:
@@ -122,11 +182,14 @@ def place_shards(*, actor: Actor, hold_rows: bool) -> Job | None:
     if waiting is not None:
         return waiting
     epoch = shard_map.current_epoch()
-    if hold_rows:
-        current = shard_map.current_ranges(epoch)
-        wanted = [(r.first, r.last, r.shard) for r in current] or shard_map.even_ranges(names)
-        payload = {"wanted": wanted, "after_epoch": epoch}
+    if hold_rows and epoch == 0:
+        payload = {"wanted": shard_map.even_ranges(names)}
         return jobs.create_job(actor=actor, kind="rehome", payload=payload)
+    if hold_rows:
+        refusals = [newcomer_refusal(shard=shard) for shard in _newcomers()]
+        found = [refusal for refusal in refusals if refusal is not None]
+        if found and len(found) == len(refusals):
+            raise found[0]
     with transaction.atomic():
         if epoch == 0:
             wanted = shard_map.even_ranges(names)
@@ -143,21 +206,41 @@ def adopt_instances(
 
     Returns:
         The job that places them, None when there was nothing to do.
+
+    Raises:
+        Conflict: The cluster serves already and one of them holds rows; none was registered.
     """
-    addresses = [parse_instance(text) for text in instances]
-    hold_rows, added = False, 0
-    for host, port in addresses:
-        if ShardNode.objects.filter(host=host, port=port).exists():
-            continue
-        _, enrolled = register_shard(actor=actor, host=host, port=port, token=token)
-        hold_rows = hold_rows or enrolled.rows > 0
-        added += 1
+    addresses = list(dict.fromkeys(parse_instance(text) for text in instances))
+    fresh = [
+        (host, port, _enrol(host=host, port=port, name=None, token=token))
+        for host, port in addresses
+        if not ShardNode.objects.filter(host=host, port=port).exists()
+    ]
     # A start that died between registering and placing is made good by the next one.
-    unplaced = Shard.objects.filter(state=Shard.State.JOINING).exists()
-    if not added and not unplaced:
+    waiting = _waiting(addresses)
+    _refuse_newcomers(waiting)
+    for host, port, enrolled in fresh:
+        _store(actor=actor, enrolled=enrolled, host=host, port=port)
+    if not fresh and not waiting:
         return None
     # What those that wait hold is not known any more; re-homing empty shards is a mere check.
-    return place_shards(actor=actor, hold_rows=hold_rows or not added)
+    hold_rows = not fresh or any(enrolled.rows > 0 for _, _, enrolled in fresh)
+    return place_shards(actor=actor, hold_rows=hold_rows)
+
+
+def _waiting(addresses: Sequence[tuple[str, int]]) -> list[Shard]:
+    """Return the shards that joining is asked for: all of a first map, later those named.
+
+    One that was refused and is named no more is left alone, so that the others can start.
+    """
+    joining = Shard.objects.filter(state=Shard.State.JOINING).order_by("name")
+    if shard_map.current_epoch() == 0 or not addresses:
+        return list(joining)
+    return [
+        shard
+        for shard in joining
+        if any((node.host, node.port) in addresses for node in shard.nodes.all())
+    ]
 
 
 @transaction.atomic

@@ -17,6 +17,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from dispatcher_site.registry.services.enrolling import enrol
 from engine.databases import PostgresServer
 from engine.ports import free_port
 from modeldefs.kit.buckets import bucket_of
@@ -263,6 +264,12 @@ def test_no_web_page_enrols_a_node(node: NodeClient) -> None:
         assert (headers, answered, problem["code"]) == (headers, status, code)
     assert node.enrol(headers={"Content-Type": "Application/JSON; charset=utf-8"})[0] == 200
     assert attacker.enrol()[0] == 409
+
+
+def test_the_dispatcher_enrols_as_nodes_want_it(node: NodeClient) -> None:
+    """What the dispatcher sends passes every check, by address and by name."""
+    for host in ("127.0.0.1", "localhost"):
+        assert enrol(host=host, port=node.port, name="c1", token=None).document_rows == 0
 
 
 def test_control_bodies_are_json_by_type(node: NodeClient) -> None:
