@@ -58,6 +58,17 @@ def pytest_unconfigure() -> None:
     RUN_DIR.remove()
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run what needs whole clusters last: they stay up, and take their share of the machine."""
+
+    def weight(item: pytest.Item) -> int:
+        names = getattr(item, "fixturenames", ())
+        return 2 if "clusters" in names else int("tests/cluster" in item.path.as_posix())
+
+    items.sort(key=weight)
+
+
 @pytest.fixture(scope="session")
 def postgres_server() -> PostgresServer:
     """Return the session's one Postgres server, running."""
