@@ -24,6 +24,7 @@ from modeldefs.wire.problems import (
 
 WRONG_BUCKET = "SP001"
 KEY_CHANGED = "SP002"
+REFERENCE_ROW = "SP005"
 CONNECTION_LOST = "08006"
 RETRYABLE = frozenset({"40001", "40P01"})
 
@@ -57,6 +58,8 @@ def problem_of_sqlstate(sqlstate: str, *, is_write: bool, shard: str) -> Problem
 def _by_code(sqlstate: str, *, is_write: bool) -> Problem:
     if sqlstate == WRONG_BUCKET:
         return DefinitionFault("the mutation touches a row of another bucket than its own")
+    if sqlstate == REFERENCE_ROW:
+        return DefinitionFault("the mutation writes a reference model, which every shard has")
     if sqlstate == "25006" and is_write:
         return NotPrimary()
     if sqlstate == "42501":

@@ -156,7 +156,7 @@ USERS = st.lists(
             "city": st.sampled_from(["", "x", "Ö"]),
         }
     ),
-    max_size=25,
+    max_size=16,
     unique_by=lambda user: user["id"],
 )
 
@@ -194,7 +194,7 @@ def world(
 @pytest.mark.usefixtures("_unblocked")
 @given(users=USERS, limit=st.integers(1, 9), seed=st.integers(0, 2**16))
 @settings(
-    max_examples=25,
+    max_examples=10,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )

@@ -25,6 +25,7 @@ from dispatcher_site.registry.services.shards import adopt_instances
 from dispatcher_site.trust.actors import command_actor
 from engine.run_dir import RunDir
 from modeldefs.kit.apps import current_catalog
+from modeldefs.wire.problems import Problem
 
 JOB_TIMEOUT_S = 600.0
 POLL_S = 0.1
@@ -44,7 +45,10 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         """Run one step."""
         del args
-        getattr(self, f"_{options['step']}")()
+        try:
+            getattr(self, f"_{options['step']}")()
+        except Problem as refusal:
+            raise CommandError(str(refusal)) from None
 
     def _registry(self) -> None:
         call_command("migrate", verbosity=0, interactive=False)
