@@ -25,7 +25,14 @@ from engine.binaries import find_postgres
 from engine.postgres import EmbeddedPostgres, PostgresSettings
 from engine.run_dir import RunDir
 from engine.valkey import EmbeddedValkey
-from tests.cluster.clusters import Cluster, await_cluster, begin_cluster, end_cluster, run_manage
+from tests.cluster.clusters import (
+    Cluster,
+    await_cluster,
+    begin_cluster,
+    end_cluster,
+    run_manage,
+    shard_tables,
+)
 
 MODEL, TABLE = "Flight", "definitions_flight"
 PROJECT = Path(__file__).resolve().parent.parent.parent
@@ -60,7 +67,7 @@ def copy_once(server: EmbeddedPostgres, shard_database: str, path: Path) -> floa
 
 def load_once(server: EmbeddedPostgres, cluster: Cluster, path: Path) -> float:
     """Return the seconds that ``manage.py load`` says it took, into emptied shards."""
-    with psycopg.connect(server.dsn(cluster.database), autocommit=True) as connection:
+    with shard_tables(server, cluster) as connection:
         for number in range(cluster.shards):
             connection.execute(f"TRUNCATE s{number + 1}.{TABLE}")
             connection.execute(f"TRUNCATE s{number + 1}.sp_load")

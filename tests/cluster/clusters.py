@@ -193,5 +193,7 @@ def running_clusters(
 
 
 def shard_tables(server: PostgresServer, cluster: Cluster) -> psycopg.Connection[Any]:
-    """Return a superuser's connection to the database of a cluster's shards."""
-    return psycopg.connect(server.dsn(cluster.database), autocommit=True)
+    """Return a superuser's connection to the database of a cluster's shards, past their guards."""
+    connection = psycopg.connect(server.dsn(cluster.database), autocommit=True)
+    connection.execute("SELECT set_config('sp.load', 'on', false)")
+    return connection
