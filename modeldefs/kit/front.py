@@ -142,8 +142,6 @@ class Served:
         self.endpoint = endpoint
         self.path = b"/" + endpoint.name.encode()
         self.methods = {method.encode() for method in endpoint.methods}
-        if b"GET" in self.methods:
-            self.methods.add(b"HEAD")
         self.allow = ", ".join(sorted({m.decode() for m in self.methods} | {"OPTIONS"}))
         self.reader = RequestReader(endpoint)
         self.names = [spec.name for spec in endpoint.parameters]

@@ -145,9 +145,12 @@ def test_methods_are_those_of_the_kind(cluster: Cluster) -> None:
     for method, path, allowed in (
         ("PUT", "/get_user", "GET, HEAD, OPTIONS, POST, QUERY"),
         ("GET", "/delete_user?id=1", "OPTIONS, POST"),
-        ("DELETE", "/insert_user", "GET, HEAD, OPTIONS, POST"),
+        ("HEAD", "/insert_user?id=1", "GET, OPTIONS, POST"),
     ):
         reply = cluster.request(method, path)
+        if method == "HEAD":  # a link preview must not write; a HEAD has no body to look at
+            assert (405, allowed) == (reply.status_code, reply.headers["allow"])
+            continue
         status, code, _ = refusal(reply)
         assert (405, "method-not-allowed", allowed) == (status, code, reply.headers["allow"])
     options = cluster.request("OPTIONS", "/get_user")
