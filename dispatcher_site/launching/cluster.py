@@ -83,7 +83,7 @@ class Starting:
         if instances:
             self.say(f"registering {len(instances)} shards")
             joined = {**self.environment, "INSTANCES": ";".join(instances)}
-            run_step(["bootstrap", "shards"], joined)
+            run_step(["bootstrap", "shards"], joined, say=self.say)
         if self.plan.with_samples and self.plan.shards:
             self._load_samples()
         self._greet(ports)

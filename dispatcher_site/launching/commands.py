@@ -6,7 +6,9 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import IO
 
 from dispatcher_site.launching.plan import StartRefused
 from engine.processes import ProcessSpec
@@ -17,7 +19,6 @@ PROJECT = Path(__file__).resolve().parent.parent.parent
 MANAGE = PROJECT / "manage.py"
 LOOPBACK = "127.0.0.1"
 FRONT_WORKER = "dispatcher_site.gateway.worker.FrontWorker"
-STEP_TIMEOUT_S = 900.0
 
 Say = Callable[[str], None]
 
@@ -32,32 +33,49 @@ def base_environment(run_dir: RunDir, environ: Mapping[str, str] = os.environ) -
     return kept
 
 
-def run_step(arguments: list[str], environment: Mapping[str, str], *, show: bool = False) -> str:
+def run_step(
+    arguments: list[str], environment: Mapping[str, str], *, say: Say | None = None
+) -> str:
     """Run one ``manage.py`` command to its end and return what it printed.
 
     Args:
         arguments: The words behind ``manage.py``.
         environment: The whole environment of the command.
-        show: Let its progress through to our own stderr.
+        say: Is told each line that the command writes to stderr, as it comes.
 
     Raises:
         StartRefused: It failed; the message is its last line.
     """
-    done = subprocess.run(
+    process = subprocess.Popen(
         [sys.executable, str(MANAGE), *arguments],
         env=dict(environment),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
-        stderr=None if show else subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=STEP_TIMEOUT_S,
-        check=False,
     )
-    if done.returncode:
-        said = (done.stderr or done.stdout or "").strip().splitlines()
-        last = said[-1].removeprefix("CommandError: ") if said else "it said nothing"
+    said: list[str] = []
+
+    def listen(lines: IO[str]) -> None:
+        for line in lines:
+            said.append(line.rstrip())
+            if say is not None:
+                say(f"  {line.rstrip()}")
+
+    try:
+        with process, ThreadPoolExecutor(1) as listener:
+            assert process.stdout is not None
+            assert process.stderr is not None
+            listener.submit(listen, process.stderr)
+            output = process.stdout.read()
+    except BaseException:
+        process.kill()
+        raise
+    if process.returncode:
+        lines = [line for line in said if line] or output.strip().splitlines()
+        last = lines[-1].removeprefix("CommandError: ") if lines else "it said nothing"
         raise StartRefused(f"manage.py {arguments[0]}: {last}")
-    return done.stdout
+    return output
 
 
 def node_spec(name: str, *, port: int, environment: Mapping[str, str]) -> ProcessSpec:

@@ -29,6 +29,7 @@ from modeldefs.wire.problems import Problem
 
 JOB_TIMEOUT_S = 600.0
 POLL_S = 0.1
+MANY_STEPS = 4  # fewer are over before anybody reads that they began
 ADMIN = "admin"
 
 
@@ -67,8 +68,13 @@ class Command(BaseCommand):
 
     def _wait_for(self, job_id: int) -> None:
         end_s = time.monotonic() + JOB_TIMEOUT_S
+        shown = ""
         while time.monotonic() < end_s:
             job = Job.objects.get(pk=job_id)
+            line = f"{job.kind}: {job.progress} of {job.total} steps"
+            if line != shown and job.total > MANY_STEPS:
+                self.stderr.write(line, lambda text: text)
+                shown = line
             if job.state == DONE:
                 return
             if job.state == FAILED:
