@@ -9,6 +9,7 @@ ratios of each round are printed as Markdown.
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import shutil
 import statistics
@@ -52,6 +53,7 @@ def copy_once(server: EmbeddedPostgres, shard_database: str, path: Path) -> floa
         connection.execute("CREATE SCHEMA alone")
         connection.execute(f"CREATE TABLE alone.{TABLE} (LIKE s1.{TABLE} INCLUDING ALL)")
         connection.execute(f"ALTER TABLE alone.{TABLE} ALTER bucket SET DEFAULT 0")
+        connection.execute("CHECKPOINT")
     columns = path.open(encoding="utf-8").readline().strip()
     command = (
         f"\\copy alone.{TABLE} ({columns}) FROM '{path}' "
@@ -68,6 +70,7 @@ def copy_once(server: EmbeddedPostgres, shard_database: str, path: Path) -> floa
 def load_once(server: EmbeddedPostgres, cluster: Cluster, path: Path) -> float:
     """Return the seconds that ``manage.py load`` says it took, into emptied shards."""
     with shard_tables(server, cluster) as connection:
+        connection.execute("SET session_replication_role = replica")  # TRUNCATE is refused else
         for number in range(cluster.shards):
             connection.execute(f"TRUNCATE s{number + 1}.{TABLE}")
             connection.execute(f"TRUNCATE s{number + 1}.sp_load")
@@ -84,6 +87,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--shards", type=int, default=4)
     options = parser.parse_args()
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "dispatcher_site.settings")
     django.setup()
     folder = Path(tempfile.mkdtemp(prefix="spb-"))
     run_dir = RunDir(folder / "servers").create()
