@@ -21,8 +21,9 @@ ALLOWED_HOSTS = list(ENVIRONMENT.allowed_hosts)
 CSRF_TRUSTED_ORIGINS = list(ENVIRONMENT.csrf_trusted_origins)
 
 INSTALLED_APPS = [
-    "admin_ui.apps.ShardpointAdminConfig",
+    # Before the admin, whose templates it extends.
     "admin_ui.apps.AdminUiConfig",
+    "admin_ui.apps.ShardpointAdminConfig",
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",

@@ -51,6 +51,20 @@ def test_the_overview_says_what_there_is(root: Client) -> None:
     assert no_inline(page)
 
 
+def test_the_pages_wear_our_skin(root: Client) -> None:
+    """Our templates come before the stock admin's, and what they link to is served."""
+    page = root.get("/admin/").content.decode()
+    found = re.search(r'href="(/static/admin_ui/skin[^"]*)"', page)
+
+    assert found
+    served = root.get(found[1])
+    style = b"".join(served.streaming_content)  # type: ignore[attr-defined]
+    served.close()
+
+    assert 200 == served.status_code
+    assert b".sp-table" in style
+
+
 def test_an_empty_cluster_says_what_to_do(root: Client) -> None:
     """The first page of a new installation names the next step."""
     assert "shard adopt" in root.get("/admin/").content.decode()
