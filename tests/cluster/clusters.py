@@ -26,6 +26,7 @@ import requests
 
 from engine.databases import PostgresServer
 from engine.ports import free_port
+from engine.run_dir import RunDir
 
 PROJECT = Path(__file__).resolve().parent.parent.parent
 START_TIMEOUT_S = 240.0
@@ -171,7 +172,7 @@ def end_cluster(cluster: Cluster) -> None:
     except subprocess.TimeoutExpired:
         cluster.process.kill()
         cluster.process.wait()
-    shutil.rmtree(cluster.run_dir, ignore_errors=True)
+    RunDir(cluster.run_dir).remove()
     with contextlib.suppress(FileNotFoundError):
         Path(cluster.values["log"]).unlink()
 
