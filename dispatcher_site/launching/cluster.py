@@ -173,7 +173,9 @@ class Starting:
         url = self.environment["SHARDPOINT_URL"]
         secrets = self.run_dir.secrets
         shard_urls = [f"http://{LOOPBACK}:{port}" for port in ports.values()]
-        await_key(key, [url, *shard_urls])
+        # Shards that others run take the keyring too, unless they are away.
+        others = [f"http://{instance}" for instance in self.plan.instances]
+        await_key(key, [url, *shard_urls, *others])
         self.run_dir.write_cluster_env(
             {
                 "SHARDPOINT_URL": url,
@@ -222,9 +224,12 @@ def _status(url: str, key: str) -> int:
     if endpoint is None:
         return 200
     headers = {"Authorization": f"Bearer {key}"}
-    asked = requests.request(
-        endpoint.methods[0], f"{url}/{endpoint.name}?sp_probe=1", headers=headers, timeout=10
-    )
+    try:
+        asked = requests.request(
+            endpoint.methods[0], f"{url}/{endpoint.name}?sp_probe=1", headers=headers, timeout=10
+        )
+    except requests.RequestException:
+        return 0
     return asked.status_code
 
 
