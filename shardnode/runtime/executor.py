@@ -30,7 +30,8 @@ from modeldefs.wire.problems import (
     ResultTooLarge,
     UnknownEndpoint,
 )
-from shardnode.runtime.lanes import LaneError, LanePool
+from shardnode.runtime.lane_pool import LanePool
+from shardnode.runtime.lanes import LaneError
 from shardnode.runtime.mutations import Writer
 from shardnode.runtime.rows import RowEncoder, array_literal, load_rows, text_of_key
 from shardnode.runtime.sqlstates import problem_of_sqlstate

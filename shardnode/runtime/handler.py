@@ -24,7 +24,8 @@ from modeldefs.wire.stream_server import Answer, StreamServer
 from shardnode.apps import current_node
 from shardnode.runtime.direct import LocalBackend
 from shardnode.runtime.executor import Cancel, Executor, Outcome, Place, encode_outcome
-from shardnode.runtime.lanes import LanePool
+from shardnode.runtime.lane_pool import LanePool
+from shardnode.runtime.lanes import LaneLimits
 from shardnode.runtime.mutations import Writer
 
 QUICK_LANES = 3
@@ -45,7 +46,7 @@ class NodeHandler(EndpointHandler):
         self._keeper, self._trust = node.keeper, node.trust
         self._loop = asyncio.get_running_loop()
         self._quick = LanePool(self._config.ro_dsn, QUICK_LANES)
-        self._slow = LanePool(self._config.ro_dsn, SLOW_LANES)
+        self._slow = LanePool(self._config.ro_dsn, SLOW_LANES, LaneLimits(batch_max=1))
         self._writer = Writer(
             catalog=self._catalog, shard=self._config.name, clock=self._loop.time
         )

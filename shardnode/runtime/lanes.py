@@ -1,12 +1,16 @@
 """Lanes: a few connections in libpq's pipeline mode, driven by the event loop.
 
-Statements go out without waiting for those before them; answers come back in order. Every
-statement ends with its own Sync, so it is its own transaction: one that fails takes no other with
-it. A lane that lost its connection fails what it had in flight at once and connects again by
-itself.
+Statements go out without waiting for those before them; answers come back in order. Those of one
+loop tick leave together with one Sync behind them: one write to the socket, one transaction. When
+one of them fails, Postgres skips the others up to that Sync; the lane runs them again, together
+first and alone if that fails too, so that no statement ever pays for another one's error.
+
+A lane that commits answers its statements only after the Sync, which is their commit: what it says
+is done is durable. Any other answers each as its rows come in.
 
 Invariant: for every ``send`` the callback is called exactly once, in the loop's thread.
-Source: libpq pipeline mode, https://www.postgresql.org/docs/current/libpq-pipeline-mode.html
+Source: libpq pipeline mode, https://www.postgresql.org/docs/current/libpq-pipeline-mode.html;
+group commit as in Postgres' own commit_delay, with the event loop's tick as the delay.
 """
 
 from __future__ import annotations
@@ -15,14 +19,22 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 from psycopg import pq
 from psycopg.conninfo import make_conninfo
 
+from shardnode.runtime.lane_statements import (
+    Done,
+    LaneBatch,
+    LaneError,
+    LaneLimits,
+    LaneStatement,
+    error_of,
+)
 from shardnode.runtime.sqlstates import CONNECTION_LOST
+
+__all__ = ["Lane", "LaneError", "LaneLimits"]
 
 logger = logging.getLogger(__name__)
 
@@ -31,71 +43,45 @@ STALE_PLAN = "0A000"
 NO_SUCH_STATEMENT = "26000"
 CANCELLED = "57014"
 
-
-class LaneError(NamedTuple):
-    """Why a statement has no result."""
-
-    sqlstate: str
-    message: str
-
-
-Done = Callable[[Any, LaneError | None], None]
-
-
-@dataclass(slots=True)
-class _Waiting:
-    """One statement on its way."""
-
-    name: bytes
-    sql: bytes
-    params: Sequence[bytes | None]
-    done: Done
-    deadline: float
-    prepared_as: bytes = b""
-    is_repeat: bool = False
-    cancelled: bool = False
-    cancelled_at: float = 0.0
-    error: LaneError | None = None
-
-
-_SYNC = None
-
-
-@dataclass(frozen=True, slots=True)
-class LaneLimits:
-    """Bounds of a lane, with their units."""
-
-    in_flight_max: int = 256
-    reconnect_first_s: float = 0.05
-    reconnect_max_s: float = 2.0
-    cancel_grace_s: float = 0.05
-    watch_s: float = 0.05
-    unanswered_s: float = 1.0  # a cancel that has no effect for so long: the backend hangs
-    prepared_max: int = 1_000  # statements that a connection keeps prepared
-    connect_timeout_s: int = 5
+_TUPLES_OK, _COMMAND_OK = pq.ExecStatus.TUPLES_OK, pq.ExecStatus.COMMAND_OK
+_PIPELINE_SYNC = pq.ExecStatus.PIPELINE_SYNC
+_PIPELINE_ABORTED = pq.ExecStatus.PIPELINE_ABORTED
+_BEFORE, _QUERY, _SYNC = range(3)
 
 
 class Lane:
     """One connection. Use from the loop's thread only."""
 
-    def __init__(self, dsn: str, limits: LaneLimits) -> None:
+    def __init__(self, dsn: str, limits: LaneLimits, *, commits: bool = False) -> None:
         self._dsn = dsn
         self._limits = limits
+        self._commits = commits
         self._loop = asyncio.get_running_loop()
         self._connection: Any = None
         self._socket = -1
-        self._queue: deque[tuple[str, _Waiting] | None] = deque()
+        self._unsent: list[LaneStatement] = []
+        self._queue: deque[tuple[int, Any]] = deque()
+        self._batches: deque[LaneBatch] = deque()  # sent, their Sync not yet answered
         self._prepared: set[bytes] = set()
         self._generation = 0
-        self._writing = False
-        self._closed = False
+        self._departing = self._writing = self._closed = False
         self._connecting: asyncio.Task[None] | None = None
         self.in_flight = 0
+
+    @property
+    def is_connected(self) -> bool:
+        """Is there a connection?"""
+        return self._connection is not None
 
     @property
     def is_ready(self) -> bool:
         """Can a statement be sent now?"""
         return self._connection is not None and self.in_flight < self._limits.in_flight_max
+
+    @property
+    def is_boarding(self) -> bool:
+        """Is there room in a batch that leaves at the end of this tick anyway?"""
+        return 0 < len(self._unsent) < self._limits.batch_max and self.is_ready
 
     async def open(self) -> None:
         """Connect; raise what libpq says if the first attempt fails."""
@@ -121,6 +107,8 @@ class Lane:
         self._socket = connection.socket
         self._loop.add_reader(self._socket, self._on_readable)
 
+    # Sending
+
     def send(
         self,
         *,
@@ -135,45 +123,68 @@ class Lane:
         Returns:
             What to call when nobody waits for it any more: it is cancelled when it runs.
         """
-        waiting = _Waiting(name, sql, params, done, deadline)
-        self._submit(waiting)
-        return partial(setattr, waiting, "deadline", 0.0)
+        statement = LaneStatement(name, sql, params, deadline, done)
+        self._unsent.append(statement)
+        self.in_flight += 1
+        if not self._departing:
+            self._departing = True
+            self._loop.call_soon(self._depart)
+        return statement.give_up
 
-    def _submit(self, waiting: _Waiting) -> None:
+    def _depart(self) -> None:
+        self._departing = False
+        unsent, self._unsent = self._unsent, []
+        if self._connection is None:
+            self._fail(unsent, was_sent=False)
+            return
+        most = self._limits.batch_max
+        if len(unsent) <= most:
+            self._send_batch(unsent)
+        else:
+            for first in range(0, len(unsent), most):
+                self._send_batch(unsent[first : first + most])
+
+    def _send_batch(self, statements: Sequence[LaneStatement]) -> None:
         connection = self._connection
         if connection is None:
-            self._loop.call_soon(
-                waiting.done, None, LaneError(CONNECTION_LOST, "the lane is not connected")
-            )
+            self._fail(statements, was_sent=False)
             return
-        name = b"%b_%d" % (waiting.name, self._generation)
-        waiting.prepared_as = name
+        batch = LaneBatch()
+        sent = 0
         try:
-            if name not in self._prepared:
-                if len(self._prepared) >= self._limits.prepared_max:
-                    # Which parameters are present is the client's choice; memory is not.
-                    connection.send_query_params(b"DEALLOCATE ALL", None)
-                    self._queue.append(("deallocate", waiting))
-                    self._prepared.clear()
-                connection.send_prepare(name, waiting.sql)
-                self._queue.append(("prepare", waiting))
-                self._prepared.add(name)
-            connection.send_query_prepared(name, waiting.params)
-            self._queue.append(("query", waiting))
-            self.in_flight += 1
+            for statement in statements:
+                self._submit(connection, statement)
+                sent += 1
+            self._queue.append((_SYNC, batch))
+            self._batches.append(batch)
             connection.pipeline_sync()
-            self._queue.append(_SYNC)
-            self._flush()
+            if connection.flush() and not self._writing:
+                self._writing = True
+                self._loop.add_writer(self._socket, self._on_writable)
         except Exception as fault:
             logger.warning("lane.lost", extra={"reason": str(fault)})
-            # It may not have reached the queue, whose entries are all answered by _lose.
-            self._queue.append(("query", waiting))
             self._lose()
+            # One may have reached the queue, whose statements are answered by _lose.
+            self._fail([s for s in statements[sent:] if s.error is None], was_sent=False)
 
-    def _flush(self) -> None:
-        if self._connection.flush() and not self._writing:
-            self._writing = True
-            self._loop.add_writer(self._socket, self._on_writable)
+    def _submit(self, connection: Any, statement: LaneStatement) -> None:
+        name = b"%b_%d" % (statement.name, self._generation)
+        statement.tries += 1
+        statement.prepared_as = name
+        if name not in self._prepared:
+            if len(self._prepared) >= self._limits.prepared_max:
+                # Which parameters are present is the client's choice; memory is not. Should the
+                # batch fail before this is done, the new names do not meet the old ones.
+                connection.send_query_params(b"DEALLOCATE ALL", None)
+                self._queue.append((_BEFORE, None))
+                self._prepared.clear()
+                self._generation += 1
+                name = statement.prepared_as = b"%b_%d" % (statement.name, self._generation)
+            connection.send_prepare(name, statement.sql)
+            self._queue.append((_BEFORE, statement))
+            self._prepared.add(name)
+        connection.send_query_prepared(name, statement.params)
+        self._queue.append((_QUERY, statement))
 
     def _on_writable(self) -> None:
         try:
@@ -183,14 +194,18 @@ class Lane:
         except Exception:
             self._lose()
 
+    # Receiving
+
     def _on_readable(self) -> None:
         connection = self._connection
+        queue = self._queue
         try:
             connection.consume_input()
-            while self._queue and not connection.is_busy():
+            while queue and not connection.is_busy():
                 result = connection.get_result()
                 if result is not None:
                     self._on_result(result)
+                    queue = self._queue  # a lost lane begins a new one
             if connection is self._connection and connection.status != pq.ConnStatus.OK:
                 # libpq may notice between two results that it is over, and then nothing more
                 # becomes readable.
@@ -209,61 +224,131 @@ class Lane:
             self._on_readable()
 
     def _on_result(self, result: Any) -> None:
-        entry = self._queue.popleft()
-        if entry is None:
-            return
-        step, waiting = entry
-        worked = result.status in (pq.ExecStatus.TUPLES_OK, pq.ExecStatus.COMMAND_OK)
-        if step == "deallocate":
-            return
-        if step == "prepare":
-            if not worked:
-                # The query behind it comes back aborted; this is the reason it will be given.
-                waiting.error = _error_of(result)
-                self._prepared.discard(waiting.prepared_as)
-            return
-        self.in_flight -= 1
-        if worked:
-            self._finish(waiting, result, None)
-            return
-        error = waiting.error or _error_of(result)
-        if not waiting.is_repeat and self._is_innocent(waiting, error):
-            waiting.is_repeat, waiting.error = True, None
-            self._submit(waiting)
-            return
-        self._finish(waiting, None, error)
+        step, subject = self._queue[0]
+        status = result.status
+        if step == _QUERY and status == _TUPLES_OK and not self._commits:
+            self._queue.popleft()
+            self.in_flight -= 1
+            self._tell(subject, result, None)
+        elif step == _SYNC:
+            self._on_sync(subject, result, status)
+        else:
+            self._queue.popleft()
+            worked = status in (_TUPLES_OK, _COMMAND_OK)
+            if step == _QUERY:
+                self._on_query(subject, result, worked, status)
+            elif not worked and subject is not None:
+                # The query behind it comes back aborted; if it is its own fault, for this reason.
+                self._prepared.discard(subject.prepared_as)
+                if status != _PIPELINE_ABORTED:
+                    subject.error = error_of(result)
 
-    def _is_innocent(self, waiting: _Waiting, error: LaneError) -> bool:
+    def _on_query(self, statement: LaneStatement, result: Any, worked: bool, status: Any) -> None:
+        batch = self._batches[0]
+        if worked:
+            if self._commits:
+                statement.result = result
+                batch.held.append(statement)
+            else:
+                self.in_flight -= 1
+                self._tell(statement, result, None)
+            return
+        batch.is_broken = True
+        error = statement.error
+        if error is None and status != _PIPELINE_ABORTED:
+            error = error_of(result)
+        statement.error = None
+        if statement.tries < self._limits.tries_max and (
+            error is None or self._is_innocent(statement, error)
+        ):
+            batch.again.append(statement)
+            return
+        error = error or error_of(result)
+        self.in_flight -= 1
+        self._tell(statement, None, error)
+
+    def _on_sync(self, batch: LaneBatch, result: Any, status: Any) -> None:
+        if status != _PIPELINE_SYNC:
+            # The commit itself failed, over a deferred constraint for one. The Sync's own result
+            # comes next.
+            batch.is_broken = True
+            if len(batch.held) == 1:
+                (statement,) = batch.held
+                batch.held = []
+                self.in_flight -= 1
+                self._tell(statement, None, error_of(result))
+            return
+        self._queue.popleft()
+        self._batches.popleft()
+        if batch.is_broken:
+            self._repeat(batch.held + batch.again)
+            return
+        self.in_flight -= len(batch.held)
+        for statement in batch.held:
+            held, statement.result = statement.result, None
+            self._tell(statement, held, None)
+
+    def _repeat(self, statements: list[LaneStatement]) -> None:
+        """Run again what failed for another's fault: together once, then each alone."""
+        late = [statement for statement in statements if statement.cancelled]
+        self.in_flight -= len(late)
+        for statement in late:
+            self._tell(statement, None, LaneError(CANCELLED, "its deadline passed"))
+        statements = [statement for statement in statements if not statement.cancelled]
+        if not statements:
+            return
+        if max(statement.tries for statement in statements) < 2:
+            self._send_batch(statements)
+            return
+        for statement in statements:
+            self._send_batch((statement,))
+
+    def _is_innocent(self, statement: LaneStatement, error: LaneError) -> bool:
         """Did the statement fail for a reason that lies with the lane, so that a repeat helps?"""
         if error.sqlstate in (STALE_PLAN, NO_SUCH_STATEMENT):
             self._generation += 1
             return True
         # A cancel is for the connection, not for a statement: it may hit the one behind.
-        return error.sqlstate == CANCELLED and not waiting.cancelled
+        return error.sqlstate == CANCELLED and not statement.cancelled
 
-    def _finish(self, waiting: _Waiting, result: Any, error: LaneError | None) -> None:
+    def _tell(self, statement: LaneStatement, result: Any, error: LaneError | None) -> None:
         try:
-            waiting.done(result, error)
+            statement.done(result, error)
         except Exception:  # one broken callback must not stop the lane
             logger.exception("lane.callback-failed")
 
-    def overdue(self, now: float) -> bool:
-        """Cancel the running statement if its deadline has passed; return whether it had."""
-        head = next((entry for entry in self._queue if entry is not None), None)
-        if head is None or self._connection is None:
-            return False
-        waiting = head[1]
-        if waiting.cancelled:
-            if now > waiting.cancelled_at + self._limits.unanswered_s:
-                logger.warning("lane.hangs")
-                self._lose()
-            return False
-        if now < waiting.deadline + self._limits.cancel_grace_s:
-            return False
-        waiting.cancelled, waiting.cancelled_at = True, now
-        handle = self._connection.get_cancel()
-        self._loop.run_in_executor(None, _cancel, handle)
-        return True
+    # Ending
+
+    def overdue(self, now: float) -> None:
+        """Cancel what runs if a deadline in its batch has passed; drop a backend that hangs.
+
+        Which statement of a batch is running cannot be seen: Postgres holds its answers back until
+        the Sync. A cancel that hits another than the late one costs that one a repeat.
+        """
+        latest = now - self._limits.cancel_grace_s
+        is_late = False
+        for step, statement in self._queue:
+            if step == _SYNC:
+                break
+            if step != _QUERY:
+                continue
+            if statement.cancelled:
+                if now > statement.cancelled_at + self._limits.unanswered_s:
+                    logger.warning("lane.hangs")
+                    self._lose()
+                    return
+            elif statement.deadline <= latest:
+                statement.cancelled, statement.cancelled_at = True, now
+                is_late = True
+        if is_late and self._connection is not None:
+            self._loop.run_in_executor(None, _cancel, self._connection.get_cancel())
+
+    def _fail(self, statements: Sequence[LaneStatement], *, was_sent: bool) -> None:
+        self.in_flight -= len(statements)
+        for statement in statements:
+            error = LaneError(CONNECTION_LOST, "the connection was lost", was_sent)
+            statement.error = error
+            self._tell(statement, None, error)
 
     def _lose(self) -> None:
         connection, self._connection = self._connection, None
@@ -274,10 +359,12 @@ class Lane:
                 self._writing = False
             connection.finish()
         lost, self._queue = self._queue, deque()
-        self.in_flight = 0
-        # A statement has one entry, or two with its prepare; it is answered once.
-        for waiting in {id(entry[1]): entry[1] for entry in lost if entry is not None}.values():
-            self._finish(waiting, None, LaneError(CONNECTION_LOST, "the connection was lost"))
+        batches, self._batches = self._batches, deque()
+        # A statement is answered once: it has one entry with its prepare or two, or is set aside.
+        found = {id(entry[1]): entry[1] for entry in lost if isinstance(entry[1], LaneStatement)}
+        for batch in batches:
+            found |= {id(statement): statement for statement in (*batch.held, *batch.again)}
+        self._fail(list(found.values()), was_sent=True)
         if not self._closed and self._connecting is None:
             self._connecting = self._loop.create_task(self._reconnect())
 
@@ -301,58 +388,8 @@ class Lane:
         self._lose()
 
 
-def _error_of(result: Any) -> LaneError:
-    sqlstate = result.error_field(pq.DiagnosticField.SQLSTATE)
-    return LaneError(
-        sqlstate.decode() if sqlstate else CONNECTION_LOST,
-        result.error_message.decode("utf-8", "replace").strip(),
-    )
-
-
 def _cancel(handle: Any) -> None:
     try:
         handle.cancel()
     except Exception:
         logger.warning("lane.cancel-failed", exc_info=True)
-
-
-class LanePool:
-    """Lanes of one kind; a statement takes the least loaded one."""
-
-    def __init__(self, dsn: str, size: int, limits: LaneLimits | None = None) -> None:
-        self._limits = limits or LaneLimits()
-        self._lanes = [Lane(dsn, self._limits) for _ in range(size)]
-        self._watch: asyncio.TimerHandle | None = None
-        self._loop = asyncio.get_running_loop()
-
-    async def open(self) -> None:
-        """Connect every lane."""
-        await asyncio.gather(*(lane.open() for lane in self._lanes))
-        self._schedule()
-
-    def _schedule(self) -> None:
-        self._watch = self._loop.call_later(self._limits.watch_s, self._on_watch)
-
-    def _on_watch(self) -> None:
-        now = self._loop.time()
-        for lane in self._lanes:
-            lane.look()
-            lane.overdue(now)
-        self._schedule()
-
-    def pick(self) -> Lane | None:
-        """Return the least loaded lane that can take a statement; None when all are full."""
-        ready = [lane for lane in self._lanes if lane.is_ready]
-        return min(ready, key=lambda lane: lane.in_flight) if ready else None
-
-    @property
-    def is_connected(self) -> bool:
-        """Is any lane connected?"""
-        return any(lane._connection is not None for lane in self._lanes)
-
-    async def close(self) -> None:
-        """Close every lane."""
-        if self._watch is not None:
-            self._watch.cancel()
-        for lane in self._lanes:
-            await lane.close()

@@ -12,7 +12,8 @@ import pytest
 import uvloop
 
 from engine.databases import PostgresServer
-from shardnode.runtime.lanes import Lane, LaneError, LaneLimits, LanePool
+from shardnode.runtime.lane_pool import LanePool
+from shardnode.runtime.lanes import Lane, LaneError, LaneLimits
 
 LIMITS = LaneLimits(
     reconnect_first_s=0.01, reconnect_max_s=0.05, cancel_grace_s=0.01, watch_s=0.01
@@ -317,16 +318,19 @@ def test_closing_answers_what_is_in_flight(dsn: str) -> None:
 
 
 def test_full_lanes_are_not_picked(dsn: str) -> None:
-    """A pool gives the least loaded lane, and none when all are full."""
+    """A tick's statements share a lane, the next tick's take the least loaded; full ones none."""
 
     async def body(pool: LanePool, lane: Lane) -> None:
         other = pool.pick()
         held = [send(lane, "SELECT pg_sleep(0.2)")]
+        boarding = pool.pick()
+        await asyncio.sleep(0)
         emptier = pool.pick()
         while (free := pool.pick()) is not None:
             held.append(send(free, "SELECT 1"))
 
         assert other is lane
+        assert boarding is lane
         assert emptier is not lane
         assert 2 * LIMITS.in_flight_max == len(held)
         for answer in held:
@@ -356,3 +360,116 @@ def test_first_connection_must_work(dsn: str) -> None:
             await pool.open()
 
     asyncio.run(run())
+
+
+def on_committing_lane(dsn: str, body: Callable[[Lane], Awaitable[None]]) -> None:
+    """Run a test on a lane that answers after the commit."""
+
+    async def run() -> None:
+        pool = LanePool(dsn, 1, LIMITS, commits=True)
+        await pool.open()
+        lane = pool.pick()
+        assert lane is not None
+        try:
+            await asyncio.wait_for(body(lane), 3 * PATIENCE_S)
+        finally:
+            await pool.close()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(run())
+
+
+def table_of(dsn: str, definition: str) -> str:
+    """Make a table and return its name."""
+    name = f"t_{uuid.uuid4().hex[:12]}"
+    execute(dsn, f"CREATE TABLE {name} ({definition})")
+    return name
+
+
+def test_writes_of_a_tick_share_a_commit(dsn: str) -> None:
+    """Writes that are sent in one tick are one transaction, durable when the first is answered."""
+    table = table_of(dsn, "n int, x text DEFAULT pg_current_xact_id()::text")
+
+    async def body(lane: Lane) -> None:
+        insert = f"INSERT INTO {table} (n) VALUES ($1::int) RETURNING n"
+        answers = [send(lane, insert, str(number)) for number in range(20)]
+        await answers[0].wait()
+        stored = await asyncio.to_thread(execute, dsn, f"SELECT n, x FROM {table} ORDER BY n")
+        for answer in answers:
+            await answer.wait()
+
+        assert list(range(20)) == [row[0] for row in stored]
+        assert 1 == len({row[1] for row in stored})
+        assert [[str(n).encode()] for n in range(20)] == [answer.values for answer in answers]
+
+    on_committing_lane(dsn, body)
+
+
+@pytest.mark.parametrize("deferred", [False, True])
+def test_a_write_that_fails_takes_no_other_with_it(dsn: str, deferred: bool) -> None:
+    """One write of a batch breaks a constraint, at once or at the commit: the rest are stored,
+    each once, and only that one is refused.
+    """
+    when = "DEFERRABLE INITIALLY DEFERRED" if deferred else ""
+    table = table_of(dsn, f"n int, UNIQUE (n) {when}")
+    execute(dsn, f"INSERT INTO {table} VALUES (7)")
+
+    async def body(lane: Lane) -> None:
+        insert = f"INSERT INTO {table} (n) VALUES ($1::int) RETURNING n"
+        answers = [send(lane, insert, str(number)) for number in range(10)]
+        for answer in answers:
+            await answer.wait()
+        stored = await asyncio.to_thread(execute, dsn, f"SELECT n FROM {table} ORDER BY n")
+
+        assert list(range(10)) == [row[0] for row in stored]
+        assert "23505" == answers[7].code
+        assert {1} == {answer.count for answer in answers}
+        assert 0 == lane.in_flight
+
+    on_committing_lane(dsn, body)
+
+
+def test_nothing_is_said_to_be_done_before_its_commit(dsn: str) -> None:
+    """The connection dies when the first write of a batch is done and the second runs: neither is
+    answered with success, and neither is stored.
+    """
+    table = table_of(dsn, "n int")
+
+    async def body(lane: Lane) -> None:
+        pid = await pid_of(lane)
+        first = send(lane, f"INSERT INTO {table} VALUES (1) RETURNING n")
+        second = send(lane, f"INSERT INTO {table} SELECT 2 FROM pg_sleep(30) RETURNING n")
+        query = "SELECT count(*) FROM pg_stat_activity WHERE pid = %s AND wait_event = 'PgSleep'"
+        while await asyncio.to_thread(execute, dsn, query, int(pid)) != [(1,)]:
+            await asyncio.sleep(0)
+        await kill_backend(dsn, pid)
+        await first.wait()
+        await second.wait()
+
+        assert {"08006", "57P01"} >= {first.code, second.code}
+        assert ([], []) == (first.values, second.values)
+        assert [] == await asyncio.to_thread(execute, dsn, f"SELECT n FROM {table}")
+
+    on_committing_lane(dsn, body)
+
+
+def test_a_late_write_is_undone_alone(dsn: str) -> None:
+    """At its deadline a write is undone; those that shared its batch are stored once."""
+    table = table_of(dsn, "n int")
+
+    async def body(lane: Lane) -> None:
+        insert = f"INSERT INTO {table} VALUES ($1::int) RETURNING n"
+        before = send(lane, insert, "1")
+        late = send(
+            lane, f"INSERT INTO {table} SELECT 2 FROM pg_sleep(30) RETURNING n", deadline_s=0.1
+        )
+        behind = send(lane, insert, "3")
+        for answer in (before, late, behind):
+            await answer.wait()
+        stored = await asyncio.to_thread(execute, dsn, f"SELECT n FROM {table} ORDER BY n")
+
+        assert "57014" == late.code
+        assert [(1,), (3,)] == stored
+        assert ([b"1"], [b"3"]) == (before.values, behind.values)
+
+    on_committing_lane(dsn, body)
