@@ -106,7 +106,7 @@ def asgi_scope(protocol: HttpToolsProtocol, request: ReadRequest) -> HTTPScope:
         "client": protocol.client,
         "scheme": protocol.scheme,
         "root_path": protocol.root_path,
-        "headers": request.headers,
+        "headers": list(request.headers),  # an application may add to its own
         "state": protocol.app_state.copy(),
         "method": request.method.decode("ascii"),
         "path": protocol.root_path + path,

@@ -12,7 +12,7 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
-from modeldefs.wire.http1 import Cancel, Headers, HttpReply
+from modeldefs.wire.http1 import Cancel, Headers, HttpReply, JsonReply
 from modeldefs.wire.problems import STANDARD_PROBLEMS, Internal, problem_body, problem_headers
 from modeldefs.wire.request_reader import ReadRequest
 
@@ -41,6 +41,22 @@ def reply_bytes(
         return b"%b%b\r\n" % (head, close)
     body = b"" if head_only else reply.body
     return b"%bcontent-length: %d\r\n%b\r\n%b" % (head, len(reply.body), close, body)
+
+
+_date: tuple[Headers, bytes] = ([], b"")
+
+
+def json_reply_bytes(reply: JsonReply, default_headers: Headers) -> bytes:
+    """Return the bytes of a JSON reply on a connection that stays open."""
+    global _date
+    # uvicorn makes a new list each second, so one rendering serves a second's replies.
+    known, rendered = _date
+    if known is not default_headers:
+        lines = b"".join(b"%b: %b\r\n" % header for header in default_headers)
+        rendered = STATUS_LINE[200] + lines
+        _date = (default_headers, rendered)
+    body = reply.body
+    return b"%b%bcontent-length: %d\r\n\r\n%b" % (rendered, reply.head, len(body), body)
 
 
 def plain_problem(code: str) -> HttpReply:

@@ -23,8 +23,15 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from modeldefs.wire.asgi_cycle import AsgiCycle, HeldFlow, asgi_scope
-from modeldefs.wire.exchange import Exchange, Upgraded, plain_problem, reply_bytes
-from modeldefs.wire.http1 import HotHandler, HttpLimits, HttpReply, HttpRequest
+from modeldefs.wire.exchange import (
+    Exchange,
+    Upgraded,
+    json_reply_bytes,
+    plain_problem,
+    reply_bytes,
+)
+from modeldefs.wire.http1 import HotHandler, HttpLimits, HttpReply, HttpRequest, JsonReply
+from modeldefs.wire.known_heads import KnownHeads
 from modeldefs.wire.request_reader import BODY, IDLE, ReadRequest, RequestReader
 from modeldefs.wire.sweeper import Sweeper
 
@@ -47,14 +54,16 @@ class HotProtocol(HttpToolsProtocol):
         handler: HotHandler,
         limits: HttpLimits,
         sweeper: Sweeper,
+        heads: KnownHeads | None = None,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self.deadline = math.inf
         self._handler = handler
         self._limits = limits
         self._sweeper = sweeper
+        self._keep_alive_s = limits.keep_alive_s + sweeper.interval_s
         self._reader = RequestReader(
-            limits=limits, body_bytes_max=handler.body_bytes_max, sink=self
+            limits=limits, body_bytes_max=handler.body_bytes_max, sink=self, heads=heads
         )
         self._active: Exchange | AsgiCycle | None = None
         self._queue: deque[ReadRequest | str] = deque()  # a str is the code of a last refusal
@@ -289,14 +298,10 @@ class HotProtocol(HttpToolsProtocol):
         keep_alive = request.keep_alive and not (
             self._stopping and not self._queue and self._reader.state == IDLE
         )
-        head_only = request.method == b"HEAD"
-        try:
-            data = self._render(reply, head_only=head_only, keep_alive=keep_alive)
-        except Exception:
-            logger.exception("http.reply_unfit", extra={"path": request.path})
-            refusal = self._refuse("internal", request)
-            data = self._render(refusal, head_only=head_only, keep_alive=keep_alive)
-        self.transport.write(data)
+        if type(reply) is JsonReply and keep_alive and request.method != b"HEAD":
+            self.transport.write(json_reply_bytes(reply, self.server_state.default_headers))
+        else:
+            self.transport.write(self._rendered(reply, request, keep_alive=keep_alive))
         if not keep_alive:
             self._close()
             return
@@ -304,6 +309,15 @@ class HotProtocol(HttpToolsProtocol):
             self._pump()
         if not self._feeding:
             self._set_deadline()
+
+    def _rendered(self, reply: HttpReply, request: ReadRequest, *, keep_alive: bool) -> bytes:
+        head_only = request.method == b"HEAD"
+        try:
+            return self._render(reply, head_only=head_only, keep_alive=keep_alive)
+        except Exception:
+            logger.exception("http.reply_unfit", extra={"path": request.path})
+            refusal = self._refuse("internal", request)
+            return self._render(refusal, head_only=head_only, keep_alive=keep_alive)
 
     def _render(self, reply: HttpReply, *, head_only: bool, keep_alive: bool) -> bytes:
         return reply_bytes(
@@ -359,6 +373,13 @@ class HotProtocol(HttpToolsProtocol):
         if self._lingering or self.transport.is_closing():
             return
         limits, reader = self._limits, self._reader
+        waits = self._held or self._active or self._queue or self.flow.write_paused
+        if reader.state == IDLE and not waits:
+            # By the sweeper's own clock, which is late by an interval at most: asking the loop
+            # for the time would be the dearest part of a short request's bookkeeping.
+            self.deadline = self._sweeper.now + self._keep_alive_s
+            self._phase = -1
+            return
         phase = reader.number * 3 + reader.state
         if self.flow.write_paused:
             self.deadline = self.loop.time() + limits.write_s
@@ -371,6 +392,5 @@ class HotProtocol(HttpToolsProtocol):
             extra = reader.body_bytes_read / limits.body_bytes_per_s_min
             self.deadline = self._body_begun + limits.body_read_s + extra
         elif phase != self._phase or self.deadline == math.inf:
-            wait = limits.keep_alive_s if reader.state == IDLE else limits.header_read_s
-            self.deadline = self.loop.time() + wait
+            self.deadline = self.loop.time() + limits.header_read_s
         self._phase = phase

@@ -10,7 +10,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from modeldefs.wire.known_heads import KnownHead
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -22,9 +25,11 @@ class HttpRequest:
     method: bytes
     path: bytes  # as sent, percent-encoding and all, without the query
     query: bytes  # as sent, without the question mark
-    headers: Headers  # names in lower case, in the order they came
+    headers: Headers  # names in lower case, in the order they came; shared, never to be changed
     body: bytes
     client_host: str  # the peer of the socket, "" on a unix socket
+    # Shared by all requests with these headers: where to keep what was made of them.
+    known_head: KnownHead | None = field(default=None, compare=False, repr=False, kw_only=True)
 
 
 @dataclass(slots=True)
@@ -34,6 +39,27 @@ class HttpReply:
     status: int
     body: bytes = b""
     headers: Headers = field(default_factory=list)
+
+
+class JsonReply(HttpReply):
+    """A reply with 200 whose head was rendered by whoever made it: the most frequent one.
+
+    ``head`` is whole lines of headers, each with its line break, and holds nothing that a client
+    chose.
+    """
+
+    __slots__ = ("head",)
+
+    def __init__(self, body: bytes, head: bytes) -> None:
+        self.status = 200
+        self.body = body
+        self.head = head
+
+    @property
+    def headers(self) -> Headers:  # type: ignore[override]
+        """The headers, for whoever needs them one by one."""
+        lines = self.head.split(b"\r\n")[:-1]
+        return [(name, value) for name, _, value in (line.partition(b": ") for line in lines)]
 
 
 Reply = Callable[[HttpReply], None]

@@ -18,6 +18,7 @@ from typing import Protocol
 import httptools
 
 from modeldefs.wire.http1 import HttpLimits, HttpRequest
+from modeldefs.wire.known_heads import REQUEST_LINE, KnownHeads
 
 logger = logging.getLogger(__name__)
 
@@ -67,6 +68,7 @@ class RequestReader:
         "_header_count",
         "_header_count_max",
         "_headers",
+        "_heads",
         "_host",
         "_keep_alive",
         "_length",
@@ -96,7 +98,12 @@ class RequestReader:
     _expect: bool
 
     def __init__(
-        self, *, limits: HttpLimits, body_bytes_max: Callable[[bytes], int], sink: Sink
+        self,
+        *,
+        limits: HttpLimits,
+        body_bytes_max: Callable[[bytes], int],
+        sink: Sink,
+        heads: KnownHeads | None = None,
     ) -> None:
         self.client_host = ""
         self.state = IDLE
@@ -107,6 +114,7 @@ class RequestReader:
         self._header_count_max = limits.header_count_max
         self._body_bytes_max = body_bytes_max
         self._sink = sink
+        self._heads = KnownHeads() if heads is None else heads
         self._parser = httptools.HttpRequestParser(self)
         # What follows `Connection: close` is not looked at, so it need not be an error.
         self._parser.set_dangerous_leniencies(lenient_data_after_close=True)
@@ -123,6 +131,66 @@ class RequestReader:
         """Read these bytes; the position behind an upgrade request in them, else None."""
         if self.deaf:
             return None
+        if self.state != IDLE:
+            return self._parse(data)
+        begin = self._read_known(data)
+        if begin == len(data) or self.deaf:
+            return None
+        if begin:
+            data = data[begin:]
+        number = self.number
+        behind_upgrade = self._parse(data)
+        if behind_upgrade is not None:
+            return begin + behind_upgrade
+        if self.number == number + 1 and self.state == IDLE and not self.deaf and self._is_plain():
+            self._heads.remember(data, self._headers, max(self._length, 0))
+        return None
+
+    def _read_known(self, data: bytes) -> int:
+        """Read the requests whose header block is known; return how many bytes they are."""
+        by_block = self._heads.by_block
+        begin, size = 0, len(data)
+        while begin < size and not self.deaf:
+            line_end = data.find(b"\r\n", begin)
+            block_end = data.find(b"\r\n\r\n", line_end)
+            if line_end < 0 or block_end < 0:
+                break
+            head = by_block.get(data[line_end:block_end])
+            if head is None:
+                break
+            line = REQUEST_LINE.fullmatch(data, begin, line_end)
+            body_begin = block_end + 4
+            end = body_begin + head.length
+            if line is None or end > size:
+                break
+            if line_end - begin > self._limits.request_line_bytes_max:
+                break
+            method, url = line.groups()
+            path, _, query = url.partition(b"?")
+            if head.length > self._body_bytes_max(path):
+                break
+            self.number += 1
+            begin = end
+            self._sink.on_request(
+                ReadRequest(
+                    method,
+                    path,
+                    query,
+                    head.headers,
+                    data[body_begin:end],
+                    self.client_host,
+                    "1.1",
+                    True,
+                    False,
+                    known_head=head,
+                )
+            )
+        return begin
+
+    def _is_plain(self) -> bool:
+        return not (self._chunked or self._expect or self._upgrade) and self._version == "1.1"
+
+    def _parse(self, data: bytes) -> int | None:
         number, progress = (self.number, self._progress()) if self.state != IDLE else (-1, 0)
         try:
             self._parser.feed_data(data)

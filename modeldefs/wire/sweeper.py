@@ -28,7 +28,8 @@ class Sweeper:
     """Watches connections while there are any."""
 
     def __init__(self, *, interval_s: float = SWEEP_S_MAX) -> None:
-        self._interval_s = interval_s
+        self.interval_s = interval_s
+        self.now = 0.0  # the loop's time as of the last look, at most one interval ago
         self._watched: set[Deadlined] = set()
         self._timer: asyncio.TimerHandle | None = None
 
@@ -36,6 +37,7 @@ class Sweeper:
         """Watch this one too."""
         self._watched.add(watched)
         if self._timer is None:
+            self.now = asyncio.get_running_loop().time()
             self._schedule()
 
     def discard(self, watched: Deadlined) -> None:
@@ -43,11 +45,11 @@ class Sweeper:
         self._watched.discard(watched)
 
     def _schedule(self) -> None:
-        self._timer = asyncio.get_running_loop().call_later(self._interval_s, self._sweep)
+        self._timer = asyncio.get_running_loop().call_later(self.interval_s, self._sweep)
 
     def _sweep(self) -> None:
         self._timer = None
-        now = asyncio.get_running_loop().time()
+        now = self.now = asyncio.get_running_loop().time()
         for watched in tuple(self._watched):
             if watched.deadline <= now:
                 try:

@@ -19,6 +19,7 @@ from uvicorn_worker import UvicornWorker  # type: ignore[import-untyped]
 
 from modeldefs.wire.hot_protocol import HotProtocol
 from modeldefs.wire.http1 import HotHandler, HttpLimits
+from modeldefs.wire.known_heads import KnownHeads
 from modeldefs.wire.sweeper import SWEEP_S_MAX, Sweeper
 
 if TYPE_CHECKING:
@@ -64,12 +65,16 @@ class HotApplication:
 def protocol_factory(
     handler: HotHandler, *, limits: HttpLimits | None = None, sweep_s: float = SWEEP_S_MAX
 ) -> Callable[..., HotProtocol]:
-    """Return what uvicorn takes as its ``http`` setting: all connections share one sweeper."""
+    """Return what uvicorn takes as its ``http`` setting.
+
+    All connections share one sweeper, and what is known of header blocks.
+    """
     return partial(
         HotProtocol,
         handler=handler,
         limits=limits or HttpLimits(),
         sweeper=Sweeper(interval_s=sweep_s),
+        heads=KnownHeads(),
     )
 
 

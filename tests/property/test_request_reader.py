@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modeldefs.wire.http1 import HttpLimits
+from modeldefs.wire.known_heads import KnownHeads
 from modeldefs.wire.request_reader import ReadRequest, RequestReader
 
 UNSIZED = (
@@ -37,9 +38,14 @@ class _Sink:
         self.refusals.append(code)
 
 
-def _read(data: bytes, cuts: list[int]) -> _Sink:
+def _read(data: bytes, cuts: list[int], heads: KnownHeads | None = None) -> _Sink:
     sink = _Sink()
-    reader = RequestReader(limits=HttpLimits(), body_bytes_max=lambda _: 100, sink=sink)
+    reader = RequestReader(
+        limits=HttpLimits(request_line_bytes_max=60),
+        body_bytes_max=lambda _: 100,
+        sink=sink,
+        heads=heads,
+    )
     places = [0, *sorted({cut % (len(data) + 1) for cut in cuts}), len(data)]
     for start, end in pairwise(places):
         reader.feed(data[start:end])
@@ -77,3 +83,67 @@ def test_damage_is_read_the_same_however_it_is_split(
 
     assert whole.requests == split.requests
     assert len(split.refusals) <= 1
+
+
+PLAIN = [
+    b"GET /get_user?id=1 HTTP/1.1\r\nHost: a.example:80\r\nAccept: */*\r\n\r\n",
+    b"GET /get_user?id=2&x=%20y HTTP/1.1\r\nHost: a.example:80\r\nAccept: */*\r\n\r\n",
+    b"HEAD / HTTP/1.1\r\nHost: b\r\n\r\n",
+    b'POST /insert HTTP/1.1\r\nHost: a\r\nContent-Length: 8\r\n\r\n{"id":1}',
+    b'POST /insert?q HTTP/1.1\r\nHost: a\r\nContent-Length: 8\r\n\r\n{"id":2}',
+    b'GET /get HTTP/1.1\r\nHost: a\r\nContent-Length: 8\r\n\r\n{"id":3}',
+    b"GET /a HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
+    b"GET /a HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n",
+    b"POST /insert HTTP/1.1\r\nHost: a\r\nContent-Length: 101\r\n\r\n" + b"x" * 101,
+    b"GET /" + b"a" * 60 + b" HTTP/1.1\r\nHost: b\r\n\r\n",
+]
+
+
+def _warm() -> KnownHeads:
+    heads = KnownHeads()
+    for request in (*PLAIN, *REQUESTS):
+        _read(request, [], heads)
+    return heads
+
+
+def test_plain_heads_are_known() -> None:
+    """The tests below compare something: the plain blocks are known, the others never."""
+    blocks = _warm().by_block
+
+    assert len(blocks) == 3
+    assert not any(b"close" in b or b"pgrade" in b or b"chunked" in b for b in blocks)
+
+
+@given(
+    parts=st.lists(st.sampled_from([*PLAIN, *REQUESTS]), min_size=1, max_size=5),
+    place=st.integers(0, 10_000),
+    cut=st.integers(0, 8),
+    junk=st.one_of(
+        st.binary(max_size=6),
+        st.sampled_from([b"", b"\n", b"\r\n", b"\0", b": ", b"\r", b"#", b" ", b"GET", b"/1.0"]),
+    ),
+    cuts=st.lists(st.integers(0, 10_000), max_size=6),
+)
+def test_a_known_head_is_read_as_the_parser_would(
+    parts: list[bytes], place: int, cut: int, junk: bytes, cuts: list[int]
+) -> None:
+    """With every header block known beforehand the same bytes give the same requests and the same
+    refusals as with none, damaged or not, however they are split.
+    """
+    data = b"".join(parts)
+    place %= len(data)
+    data = data[:place] + junk + data[place + cut :]
+    if not data:
+        return
+    cold = RequestReaderWithoutMemory()
+    known, parsed = _read(data, cuts, _warm()), _read(data, cuts, cold)
+
+    assert parsed.requests == known.requests
+    assert parsed.refusals == known.refusals
+
+
+class RequestReaderWithoutMemory(KnownHeads):
+    """Knows nothing and remembers nothing."""
+
+    def remember(self, data: bytes, headers: list[tuple[bytes, bytes]], length: int) -> None:
+        """Forget it."""
