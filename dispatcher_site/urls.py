@@ -8,6 +8,7 @@ from django.urls import URLPattern, URLResolver, include, path
 from dispatcher_site.api.data import data_api
 from dispatcher_site.api.problem_pages import problem_page
 from dispatcher_site.health.views import healthz
+from modeldefs.kit.operations import unknown_endpoints
 
 urlpatterns: list[URLPattern | URLResolver] = [
     path("admin/", admin.site.urls),
@@ -15,6 +16,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("healthz", healthz, name="healthz"),
     path("problems/<slug:code>", problem_page, name="problem"),
     path("", data_api.urls),
+    unknown_endpoints(),
 ]
 
 handler400 = "dispatcher_site.api.refusals.bad_request"

@@ -6,6 +6,7 @@ from importlib.util import find_spec
 
 from django.urls import URLPattern, URLResolver, path
 
+from modeldefs.kit.operations import unknown_endpoints
 from shardnode.api import control, naming
 
 urlpatterns: list[URLPattern | URLResolver] = [
@@ -23,7 +24,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
 if find_spec("shardnode.api.data") is not None:
     from shardnode.api.data import api
 
-    urlpatterns.append(path("", api.urls))
+    urlpatterns += [path("", api.urls), unknown_endpoints()]
 
 handler400 = "shardnode.api.replies.bad_request"
 handler404 = "shardnode.api.replies.not_found"

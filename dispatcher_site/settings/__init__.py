@@ -40,6 +40,7 @@ INSTALLED_APPS = [
 SHARDPOINT_DEFINITIONS = list(ENVIRONMENT.definitions)
 
 MIDDLEWARE = [
+    "modeldefs.kit.handler.exact_answers",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "dispatcher_site.trust.middleware.RequestIdentity",

@@ -1,13 +1,20 @@
-"""The hot handler that both sites share: data endpoints from the front, refusals as problems."""
+"""The hot handler that both sites share: data endpoints from the front, refusals as problems.
+
+A data endpoint answers the same bytes whether the HTTP protocol asks the front or Django does.
+"""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from secrets import token_hex
+from typing import Any
 
+from asgiref.sync import iscoroutinefunction
 from django.apps import apps
 from django.http import HttpRequest as DjangoRequest
 from django.http import HttpResponse
+from django.utils.decorators import sync_and_async_middleware
 
 from modeldefs.kit.apps import KitConfig
 from modeldefs.kit.front import DataFront, problem_reply
@@ -68,7 +75,7 @@ async def answer_through_django(request: DjangoRequest) -> HttpResponse:
     front = config.front if isinstance(config, KitConfig) else None
     asked = HttpRequest(
         (request.method or "GET").encode("latin-1"),
-        request.META.get("RAW_PATH", request.path).encode("ascii", "ignore"),
+        request.path.encode("ascii", "ignore"),
         str(request.META.get("QUERY_STRING", "")).encode("latin-1"),
         [
             (name.lower().encode("latin-1"), value.encode("latin-1"))
@@ -96,9 +103,42 @@ async def answer_through_django(request: DjangoRequest) -> HttpResponse:
         raise
 
 
+class _DataAnswer(HttpResponse):
+    """A front's answer; ``headers_of_front`` are all that it may have."""
+
+    headers_of_front: tuple[tuple[str, str], ...]
+
+
 def _django_response(answer: HttpReply) -> HttpResponse:
-    response = HttpResponse(answer.body, status=answer.status)
-    del response["content-type"]
-    for name, value in answer.headers:
-        response[name.decode("latin-1")] = value.decode("latin-1")
+    response = _DataAnswer(answer.body, status=answer.status)
+    told = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in answer.headers]
+    if answer.status not in (204, 304):
+        told.append(("content-length", str(len(answer.body))))
+    response.headers_of_front = tuple(told)
+    _seal(response)
     return response
+
+
+def _seal(response: _DataAnswer) -> None:
+    response.cookies.clear()
+    for name in tuple(response.headers):
+        del response[name]
+    for name, value in response.headers_of_front:
+        response[name] = value
+
+
+@sync_and_async_middleware
+def exact_answers(get_response: Callable[[DjangoRequest], Any]) -> Callable[..., Any]:
+    """Take from data endpoints' answers what other middleware adds for pages; it comes first."""
+
+    def exact(response: HttpResponse) -> HttpResponse:
+        if isinstance(response, _DataAnswer):
+            _seal(response)
+        return response
+
+    async def answer(request: DjangoRequest) -> HttpResponse:
+        return exact(await get_response(request))
+
+    if iscoroutinefunction(get_response):
+        return answer
+    return lambda request: exact(get_response(request))

@@ -7,14 +7,17 @@ say is what is checked. An operation answers by the same front as the fast path.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from typing import Any
 
 from django.http import HttpRequest, HttpResponse
+from django.urls import URLPattern, re_path
+from django.views.decorators.csrf import csrf_exempt
 from ninja import NinjaAPI
 
 from modeldefs.kit.catalog import Catalog
-from modeldefs.kit.endpoints import Endpoint
+from modeldefs.kit.endpoints import RESERVED_PATHS, Endpoint
 from modeldefs.kit.handler import answer_through_django
 from modeldefs.kit.parameters import ParameterSpec
 from modeldefs.kit.plans import ReadPlan
@@ -29,6 +32,13 @@ _PROBLEMS_OF_ALL = (
     "overloaded",
     "shard-unavailable",
     "deadline-exceeded",
+)
+# Every method that the HTTP protocol reads: those that an endpoint lacks are refused by the front.
+_METHODS = (
+    *("ACL", "BIND", "CHECKOUT", "COPY", "DELETE", "GET", "HEAD", "LINK", "LOCK", "M-SEARCH"),
+    *("MERGE", "MKACTIVITY", "MKCALENDAR", "MKCOL", "MOVE", "NOTIFY", "OPTIONS", "PATCH", "POST"),
+    *("PROPFIND", "PROPPATCH", "PURGE", "PUT", "QUERY", "REBIND", "REPORT", "SEARCH", "SOURCE"),
+    *("SUBSCRIBE", "TRACE", "UNBIND", "UNLINK", "UNLOCK", "UNSUBSCRIBE"),
 )
 
 
@@ -71,6 +81,25 @@ def _add(api: NinjaAPI, catalog: Catalog, endpoint: Endpoint[Any, Any]) -> None:
             include_in_schema=method in shown,
             openapi_extra=_described(catalog, endpoint, method),
         )
+    api.default_router.add_api_operation(
+        f"/{endpoint.name}",
+        [method for method in _METHODS if method not in endpoint.methods],
+        _view(endpoint.name),
+        operation_id=f"{endpoint.name}_other",
+        include_in_schema=False,
+    )
+
+
+def unknown_endpoints() -> URLPattern:
+    """Return the path of all names that are no endpoint's; it comes after the API's own.
+
+    Django's 404 would tell names apart for who has no key.
+    """
+    reserved = "|".join(re.escape(name) for name in sorted(RESERVED_PATHS))
+    return re_path(
+        rf"^(?!(?:{reserved})\Z)[A-Za-z][A-Za-z0-9_]{{0,99}}\Z",
+        csrf_exempt(_view("unknown")),  # a key is asked for, no cookie
+    )
 
 
 def _view(name: str) -> Callable[..., Any]:

@@ -17,17 +17,22 @@ class RequestHeaders:
     __slots__ = ("accepts_json", "content_type", "has_body", "is_encoded", "key", "timeout_ms")
 
     def __init__(self, headers: list[tuple[bytes, bytes]]) -> None:
-        self.key: bytes | None = None
         self.content_type: bytes | None = None
         self.has_body = False
         self.is_encoded = False
-        self.accepts_json = True
-        self.timeout_ms = TIMEOUT_DEFAULT_MS
+        authorization: bytes | None = None
+        api_key: bytes | None = None
+        accept: bytes | None = None
+        timeout: bytes | None = None
+        # Lines of one name are one list (RFC 9110, 5.3). Who took the first or the last of two
+        # would take another than a proxy, or Django, did; two keys or lengths of time are none.
         for name, value in headers:
-            if name == b"authorization" or (name == b"x-api-key" and self.key is None):
-                self.key = value
+            if name == b"authorization":
+                authorization = _listed(authorization, value)
+            elif name == b"x-api-key":
+                api_key = _listed(api_key, value)
             elif name == b"content-type":
-                self.content_type = value
+                self.content_type = _listed(self.content_type, value)
             elif name == b"content-length":
                 self.has_body = value != b"0"
             elif name == b"transfer-encoding":
@@ -35,9 +40,16 @@ class RequestHeaders:
             elif name == b"content-encoding":
                 self.is_encoded = True
             elif name == b"accept":
-                self.accepts_json = _accepts_json(value)
+                accept = _listed(accept, value)
             elif name == b"shardpoint-timeout-ms":
-                self.timeout_ms = _timeout_ms(value)
+                timeout = _listed(timeout, value)
+        self.key = api_key if authorization is None else authorization
+        self.accepts_json = accept is None or _accepts_json(accept)
+        self.timeout_ms = TIMEOUT_DEFAULT_MS if timeout is None else _timeout_ms(timeout)
+
+
+def _listed(before: bytes | None, value: bytes) -> bytes:
+    return value if before is None else before + b"," + value
 
 
 def _accepts_json(accept: bytes) -> bool:

@@ -1,0 +1,153 @@
+"""The fast path and the ninja path answer the same, byte for byte, whatever is asked."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from modeldefs.kit.apps import current_catalog
+from modeldefs.kit.catalog import Catalog
+from tests.property import shop_urls
+from tests.property.http_requests import (
+    JUNK_IN_URL,
+    METHODS,
+    RAW_BODIES,
+    requests,
+    right_requests,
+)
+from tests.property.two_paths import TwoPaths, two_paths
+
+URLS = {"shop": "tests.property.shop_urls", "examples": "dispatcher_site.urls"}
+
+
+@pytest.fixture(scope="module", params=URLS)
+def which(request: pytest.FixtureRequest) -> str:
+    """Return which definitions are served."""
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def catalog(which: str) -> Catalog:
+    """Return the definitions that are served."""
+    return shop_urls.CATALOG if which == "shop" else current_catalog()
+
+
+@pytest.fixture(scope="module")
+def paths(which: str, catalog: Catalog) -> Iterator[TwoPaths]:
+    """Serve them on both paths; the examples by the URLs that the dispatcher has."""
+    with two_paths(catalog, urls=URLS[which]) as opened:
+        yield opened
+
+
+@settings(max_examples=250)
+@given(data=st.data())
+def test_both_paths_answer_the_same(
+    paths: TwoPaths, catalog: Catalog, data: st.DataObject
+) -> None:
+    """Status, headers and body are equal, and the backend was asked the same or not at all."""
+    fast, slow = paths.ask(data.draw(requests(catalog, paths.keys)))
+
+    assert fast == slow
+
+
+@settings(max_examples=50)
+@given(data=st.data())
+def test_right_requests_reach_the_backend_by_both(
+    paths: TwoPaths, catalog: Catalog, data: st.DataObject
+) -> None:
+    """What keeps the contract is asked of the backend: the sameness is not that of refusals."""
+    fast, slow = paths.ask(data.draw(right_requests(catalog, paths.keys)))
+
+    assert fast == slow
+    assert 1 == len(paths.backend.asks)
+
+
+def _plain(
+    method: str, target: str, key: str = "", body: bytes | None = None, *more: str
+) -> bytes:
+    lines = [f"{method} {target} HTTP/1.1", "Host: localhost", "Connection: close", *more]
+    lines += [f"Authorization: Bearer {key}"] if key else []
+    if body is not None:
+        lines += [f"Content-Length: {len(body)}", "Content-Type: application/json"]
+    return "\r\n".join([*lines, "", ""]).encode() + (body or b"")
+
+
+def test_every_method_of_every_endpoint(paths: TwoPaths, catalog: Catalog) -> None:
+    """Allowed or not, with and without a key, with and without a body: the same answer."""
+    for name in [*catalog.endpoints, "nobody"]:
+        for method in METHODS:
+            for key in ("", paths.keys.all.text, paths.keys.reader.text):
+                for body in (None, b"{}"):
+                    fast, slow = paths.ask(_plain(method, f"/{name}", key, body))
+
+                    assert fast == slow
+
+
+@pytest.mark.parametrize("text", JUNK_IN_URL)
+def test_junk_in_the_url(paths: TwoPaths, catalog: Catalog, text: str) -> None:
+    """Each junk as name and as value: refused or taken by both alike."""
+    for endpoint in catalog.endpoints.values():
+        names = [spec.name for spec in endpoint.parameters[:2]] or ["limit"]
+        for query in (f"{names[0]}={text}", f"{names[-1]}=1&{text}=1&after={text}"):
+            request = _plain("GET", f"/{endpoint.name}?{query}", paths.keys.all.text)
+            fast, slow = paths.ask(request)
+
+            assert fast == slow
+
+
+@pytest.mark.parametrize("body", RAW_BODIES)
+def test_junk_in_the_body(paths: TwoPaths, catalog: Catalog, body: bytes) -> None:
+    """Each junk as a body, by POST and QUERY: refused or taken by both alike."""
+    for endpoint in catalog.endpoints.values():
+        for method in ("POST", "QUERY"):
+            fast, slow = paths.ask(_plain(method, f"/{endpoint.name}", paths.keys.all.text, body))
+
+            assert fast == slow
+
+
+def test_who_has_no_key_learns_no_name_by_either(paths: TwoPaths, catalog: Catalog) -> None:
+    """Without a key an endpoint, a name like it and nobody's name are one and the same 401."""
+    known = next(iter(catalog.endpoints))
+    told = set()
+    for name in (known, known[:-1], "nobody"):
+        fast, slow = paths.ask(_plain("GET", f"/{name}"))
+        assert fast == slow
+        document = json.loads(fast[2])
+        assert f"/{name}" == document.pop("instance")
+        told.add((fast[0], json.dumps(document)))
+
+    assert 1 == len(told)
+    assert b"HTTP/1.1 401 Unauthorized" == next(iter(told))[0]
+
+
+def test_cursors_are_each_others(paths: TwoPaths, catalog: Catalog) -> None:
+    """A cursor that one path gave goes on by both; with any byte altered both refuse it alike."""
+    endpoint = next(e for e in catalog.endpoints.values() if e.shape == "page")
+    key = paths.keys.all.text
+    target = f"/{endpoint.name}?limit=2"
+    for request in (_plain("GET", target, key), _plain("POST", f"/{endpoint.name}", key, b"{}")):
+        first = paths.ask(request)[0]
+        cursor = json.loads(first[2])["next"]
+        fast, slow = paths.ask(_plain("GET", f"{target}&after={cursor}", key))
+        assert fast == slow
+        assert b"HTTP/1.1 200 OK" == fast[0]
+        for place in range(0, len(cursor), 7):
+            other = "B" if cursor[place] == "A" else "A"
+            bent = cursor[:place] + other + cursor[place + 1 :]
+            fast, slow = paths.ask(_plain("GET", f"{target}&after={bent}", key))
+            assert fast == slow
+            assert b"HTTP/1.1 400 Bad Request" == fast[0]
+
+
+def test_headers_of_pages_are_not_on_data(paths: TwoPaths, catalog: Catalog) -> None:
+    """A foreign session's and CSRF token's cookies change nothing and are not answered."""
+    name = next(iter(catalog.endpoints))
+    cookies = "Cookie: csrftoken=short; sessionid=x"
+    fast, slow = paths.ask(_plain("OPTIONS", f"/{name}", paths.keys.all.text, None, cookies))
+
+    assert fast == slow
+    assert [b"allow"] == [header for header, _ in slow[1]]

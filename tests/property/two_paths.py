@@ -1,0 +1,231 @@
+"""The two HTTP sides of the data endpoints over real sockets, with one backend behind both.
+
+Both listen with the real protocol and get the same bytes. On one side the handler claims the data
+endpoints, on the other it claims nothing, so that all goes to Django's ASGI application and its
+ninja operations. The backend answers from the ask alone, so equal asks have equal answers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import uvloop
+from django.apps import apps
+from django.core.asgi import get_asgi_application
+from django.test import override_settings
+from uvicorn.config import Config
+from uvicorn.server import ServerState
+
+from modeldefs.kit.apps import KitConfig
+from modeldefs.kit.catalog import Catalog
+from modeldefs.kit.front import (
+    Ask,
+    DataFront,
+    GroupsOutcome,
+    Outcome,
+    PageOutcome,
+    Shards,
+    Written,
+)
+from modeldefs.kit.handler import EndpointHandler
+from modeldefs.wire.keys import KeyEntry, Keyring, MintedKey, digest, mint_key
+from modeldefs.wire.problems import Conflict, ShardFault, ShardUnavailable
+from modeldefs.wire.worker import protocol_factory
+
+NOW = 1_790_000_000.0
+TIMEOUT_S = 30.0
+PEPPER = b"pepper of the tests"
+# What a connection is about, and what is another for every request.
+_UNCOMPARED = frozenset({b"date", b"x-request-id", b"connection"})
+_REQUEST_ID = re.compile(rb'"request_id":"[0-9a-f]*"')
+
+Comparable = tuple[bytes, list[tuple[bytes, bytes]], bytes]
+
+
+class Keys:
+    """Keys of every kind that a request may carry."""
+
+    def __init__(self) -> None:
+        self.all, self.reader, self.revoked, self.expired = (mint_key() for _ in range(4))
+        self.control = mint_key("spa_")
+        self.unknown = mint_key()
+        self.keyring = Keyring(
+            [
+                _entry(self.all, scopes=("*",)),
+                _entry(self.reader, scopes=("*@*:*:read", "!*@*:customers", "!*@*:count_users")),
+                _entry(self.revoked, scopes=("*",), revoked=True),
+                _entry(self.expired, scopes=("*",), expires=NOW - 1),
+                _entry(self.control, scopes=("*",), kind="control"),
+            ],
+            {1: PEPPER},
+        )
+
+    def texts(self) -> list[str]:
+        """Return every key, good and bad."""
+        kinds = (self.all, self.reader, self.revoked, self.expired, self.control, self.unknown)
+        return [kind.text for kind in kinds]
+
+
+def _entry(key: MintedKey, **known: Any) -> KeyEntry:
+    return KeyEntry(kid=key.kid, digest=digest(PEPPER, key.secret), owner=key.kid, **known)
+
+
+@dataclass
+class AskingBackend:
+    """Answers with what it was asked, sometimes at once and sometimes later, or refuses."""
+
+    asks: list[tuple[Any, ...]] = field(default_factory=list)
+
+    def submit(self, ask: Ask, done: Callable[[Outcome], None]) -> None:
+        """Answer from the ask alone."""
+        told = (
+            ask.served.endpoint.name,
+            ask.mask,
+            ask.values,
+            ask.limit,
+            ask.after,
+            ask.principal.kid,
+            ask.timeout_ms,
+        )
+        self.asks.append(told)
+        outcome = _outcome(ask, told)
+        if len(ask.values) % 2:
+            asyncio.get_running_loop().call_soon(done, outcome)
+        else:
+            done(outcome)
+
+
+def _outcome(ask: Ask, told: tuple[Any, ...]) -> Outcome:
+    shards = Shards(3, 3, 1.0 if ask.mask % 3 else 0.75)
+    if ask.limit == 13 or ask.values.get("id") == "13":
+        return ShardUnavailable(shards=[ShardFault("s1", "refused", 3)], retry_after_ms=1_500)
+    if ask.plan is None:
+        return Conflict("taken") if ask.values.get("id") == "14" else Written(_json(told))
+    if ask.plan.groups is not None:
+        cells = [f"{told}{n}" if c.form.cell == "text" else n
+                 for n, c in enumerate(ask.plan.columns)]  # fmt: skip
+        return GroupsOutcome([cells], shards)
+    if ask.served.endpoint.shape == "single" and ask.mask % 2:
+        return PageOutcome(b"", None, False, shards)
+    assert ask.plan.first is not None
+    last = ["7"] * len(ask.plan.first.keys)
+    return PageOutcome(_json(told), last, ask.after is None, shards)
+
+
+def _json(told: object) -> bytes:
+    return json.dumps({"asked": told}, default=str).encode()
+
+
+class _Unclaiming(EndpointHandler):
+    """Leaves everything to Django."""
+
+    def claims(self, path: bytes) -> bool:
+        """Claim nothing."""
+        return False
+
+
+class TwoPaths:
+    """Both sides, listening; ``ask`` sends one request to each and returns what it answers."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        self.keys = Keys()
+        self.backend = AskingBackend()
+        self.front = DataFront(
+            catalog=catalog,
+            backend=self.backend,
+            authenticate=lambda header, host: self.keys.keyring.authenticate(header, host, NOW),
+            cursor_key=b"c" * 32,
+            clock=lambda: NOW,
+        )
+        self._runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
+        self._servers: list[asyncio.Server] = []
+        self._ports: list[int] = []
+
+    def open(self) -> None:
+        """Listen with both."""
+        claiming, leaving = EndpointHandler(), _Unclaiming()
+        claiming.install(self.front)
+        self._runner.run(self._listen(claiming))
+        self._runner.run(self._listen(leaving))
+
+    async def _listen(self, handler: EndpointHandler) -> None:
+        app: Any = get_asgi_application()
+        config = Config(app, http="httptools", ws="none", lifespan="off", log_config=None)
+        config.load()
+        state = ServerState()
+        make = protocol_factory(handler)  # type: ignore[arg-type]
+        server = await asyncio.get_running_loop().create_server(
+            lambda: make(config=config, server_state=state, app_state={}), "127.0.0.1", 0
+        )
+        self._servers.append(server)
+        self._ports.append(server.sockets[0].getsockname()[1])
+
+    def close(self) -> None:
+        """Stop listening."""
+        for server in self._servers:
+            server.close()
+        self._runner.run(_settled())
+        self._runner.close()
+
+    def ask(self, request: bytes) -> tuple[Comparable, Comparable]:
+        """Send the same bytes to both sides, and check that both asked their backend the same."""
+        answers, asks = [], []
+        for port in self._ports:
+            self.backend.asks.clear()
+            answers.append(comparable(self._runner.run(_exchange(port, request))))
+            asks.append(list(self.backend.asks))
+        assert asks[0] == asks[1], request
+        return answers[0], answers[1]
+
+
+async def _settled() -> None:
+    """Wait for what Django does after its answers."""
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    await asyncio.wait_for(asyncio.gather(*others, return_exceptions=True), TIMEOUT_S)
+
+
+async def _exchange(port: int, request: bytes) -> bytes:
+    async with asyncio.timeout(TIMEOUT_S):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        try:
+            writer.write(request)
+            return await reader.read()
+        finally:
+            writer.close()
+            await writer.wait_closed()
+
+
+def comparable(answer: bytes) -> Comparable:
+    """Return status, headers in order of their names and body, without what may differ."""
+    head, _, body = answer.partition(b"\r\n\r\n")
+    status, *lines = head.split(b"\r\n")
+    pairs = [line.split(b": ", 1) for line in lines]
+    headers = sorted((name.lower(), value) for name, value in pairs)
+    # The request id is of one length on both sides, so content-length stays comparable.
+    return (
+        status,
+        [pair for pair in headers if pair[0] not in _UNCOMPARED],
+        _REQUEST_ID.sub(b'"request_id":""', body),
+    )
+
+
+@contextmanager
+def two_paths(catalog: Catalog, *, urls: str) -> Iterator[TwoPaths]:
+    """Serve a catalog on both sides; ``urls`` is the URL module that has its ninja API."""
+    config = apps.get_app_config("kit")
+    assert isinstance(config, KitConfig)
+    before = config.front
+    paths = TwoPaths(catalog)
+    try:
+        with override_settings(ROOT_URLCONF=urls):
+            paths.open()
+            yield paths
+    finally:
+        config.front = before
+        paths.close()
