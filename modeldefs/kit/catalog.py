@@ -23,6 +23,7 @@ from modeldefs.kit.endpoints import Endpoint
 from modeldefs.kit.errors import DefinitionError
 from modeldefs.kit.plans import ReadPlan, read_plan
 from modeldefs.kit.tracing import presence_sets
+from modeldefs.kit.write_plans import WritePlan, write_plan
 
 PLANS_MAX = 4_096
 FRAMEWORK_FOLDERS = ("kit", "wire")
@@ -37,6 +38,7 @@ class Catalog:
     endpoints: dict[str, Endpoint[Any, Any]]
     bundle_id: str
     plans: dict[tuple[str, frozenset[str]], ReadPlan] = field(default_factory=dict)
+    writes: dict[tuple[str, frozenset[str]], WritePlan | str] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         return f"Catalog({', '.join(self.packages)}, bundle {self.bundle_id[:12]})"
@@ -53,6 +55,23 @@ class Catalog:
             if len(self.plans) >= PLANS_MAX:
                 del self.plans[next(iter(self.plans))]
             self.plans[endpoint.name, presence] = known
+        return known
+
+    def write_plan(
+        self, endpoint: Endpoint[Any, Any], presence: frozenset[str]
+    ) -> WritePlan | str:
+        """Return the one statement that a mutation is, or in words why it runs as Python.
+
+        Args:
+            endpoint: The mutation.
+            presence: The parameters that are given and are not null.
+        """
+        known = self.writes.get((endpoint.name, presence))
+        if known is None:
+            known = write_plan(endpoint, presence, key=shard_key_parameter(endpoint))
+            if len(self.writes) >= PLANS_MAX:
+                del self.writes[next(iter(self.writes))]
+            self.writes[endpoint.name, presence] = known
         return known
 
     @property
@@ -219,6 +238,8 @@ def shard_key_parameter(endpoint: Endpoint[Any, Any]) -> str:
 def _check_endpoint(catalog: Catalog, endpoint: Endpoint[Any, Any]) -> None:
     if endpoint.kind == "mutation":
         shard_key_parameter(endpoint)
+        for presence in presence_sets(endpoint):
+            catalog.write_plan(endpoint, presence)
         return
     chosen = presence_sets(endpoint)
     for presence in chosen:

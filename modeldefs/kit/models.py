@@ -17,7 +17,7 @@ from django.db.models.base import ModelBase
 
 from modeldefs.kit.buckets import bucket_of
 from modeldefs.kit.errors import DefinitionError
-from modeldefs.kit.results import Single, Totals, is_tracing
+from modeldefs.kit.results import Changed, Single, Totals, is_tracing
 from modeldefs.kit.wireforms import TEXT_COLLATION as TEXT_COLLATION
 
 _SHARD_OPTIONS = {"key", "version", "colocated_with"}
@@ -101,6 +101,21 @@ class DocumentQuerySet(models.QuerySet[M]):
                 )
         return super().update(**changes)
 
+    def update_one(self, **changes: Any) -> M:
+        """Update the only row and return it as it is then; without any change, as it is.
+
+        Raises:
+            DoesNotExist: There is no such row; a client gets 404.
+            MultipleObjectsReturned: There are several.
+        """
+        if is_tracing():
+            return Changed(self.update(**changes))  # type: ignore[return-value]
+        rows: Any = self.model._default_manager
+        pk = self.values_list("pk", flat=True).get()
+        if changes and not rows.filter(pk=pk).update(**changes):
+            raise cast(Any, self.model).DoesNotExist
+        return cast(M, rows.get(pk=pk))
+
 
 if TYPE_CHECKING:
 
@@ -114,6 +129,7 @@ if TYPE_CHECKING:
         def annotate(self, *args: Any, **kwargs: Any) -> DocumentQuerySet[M]: ...
         def given(self, **conditions: Any) -> DocumentQuerySet[M]: ...
         def totals(self, **aggregates: Any) -> T: ...  # type: ignore[type-var]
+        def update_one(self, **changes: Any) -> M: ...
 
 else:
 

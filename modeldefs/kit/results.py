@@ -48,6 +48,13 @@ class Totals:
     aggregates: Mapping[str, Any]
 
 
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """Stands, in a trace, for the one row that an update changed."""
+
+    affected: Any
+
+
 def is_tracing() -> bool:
     """Is an endpoint being traced in this context?"""
     return _tracing.get()

@@ -22,6 +22,7 @@ from django.db.models.expressions import Expression
 
 from modeldefs.kit.endpoints import Endpoint
 from modeldefs.kit.errors import DefinitionError
+from modeldefs.kit.frozen_values import check_nothing_fleeting
 from modeldefs.kit.parameters import ParameterSpec
 from modeldefs.kit.results import Single, Totals, tracing
 
@@ -76,8 +77,7 @@ class Param(Expression):
     def _refusal(self, what: str) -> DefinitionError:
         return DefinitionError(
             "branches-on-value",
-            f"{what} the value of parameter {self.name!r}, which is not known when a read is "
-            "traced",
+            f"{what} the value of parameter {self.name!r}, which is not known while it is traced",
             fix="branch on `is None` only, and let the database compare: "
             f"filter(...), Case(When(...)), or Q objects with {self.name}",
         )
@@ -168,7 +168,9 @@ class Trace:
 
 
 @contextmanager
-def _no_sql() -> Iterator[None]:
+def no_sql() -> Iterator[None]:
+    """Let the block trace: no connection of this thread runs a statement."""
+
     def refuse() -> NoReturn:
         raise DefinitionError(
             "query-while-tracing",
@@ -199,11 +201,15 @@ def trace(endpoint: Endpoint[Any, Any], presence: frozenset[str]) -> Trace:
         DefinitionError: It runs SQL, reads a value, or returns what cannot be served.
     """
     where = f"{endpoint.function.__module__}.{endpoint.name}"
+    try:
+        check_nothing_fleeting(endpoint.function)
+    except DefinitionError as refusal:
+        raise refusal.at(where) from None
     arguments = {
         spec.name: symbol(spec) if spec.name in presence else None for spec in endpoint.parameters
     }
     try:
-        with _no_sql():
+        with no_sql():
             result = endpoint.function(**arguments)
     except DefinitionError as refusal:
         raise refusal.at(where) from None

@@ -27,6 +27,9 @@ REASONS = {
     "reference": "any one shard: all rows lie on each",
 }
 
+AS_STATEMENT = "one prepared statement, group commit"
+IN_PYTHON = "Python in a thread"
+
 
 class Command(ControlCommand):
     """Look at models and endpoints."""
@@ -136,15 +139,26 @@ class Command(ControlCommand):
             self.stdout.write(f"  parameters: {', '.join(row['parameters']) or 'none'}")
 
     def _explain_mutation(self, endpoint: Endpoint[Any, Any], options: dict[str, Any]) -> None:
-        key = shard_key_parameter(endpoint)
-        row = {
-            "endpoint": endpoint.name,
-            "methods": ", ".join(endpoint.methods),
-            "reach": "targeted",
-            "reason": f"one transaction on the owner of {key}",
-            "runs": "as Python with the ORM, inside atomic()",
-        }
-        self.answer([row], list(row), as_json=options["json"])
+        """Show how a mutation runs, for each set of parameters that are given and not null."""
+        catalog = current_catalog()
+        given = options["given"]
+        sets = [frozenset(given)] if given is not None else presence_sets(endpoint)
+        unknown = sorted(set(given or ()) - set(endpoint.by_name))
+        if unknown:
+            raise CommandError(f"{endpoint.name} has no parameter {', '.join(unknown)}")
+        rows = [_explained_write(catalog, endpoint, names) for names in sets]
+        if options["json"]:
+            self.answer(rows, [], as_json=True)
+            return
+        methods = ", ".join(endpoint.methods)
+        self.stdout.write(f"{methods} /{endpoint.name}  {endpoint.kind} of {_owner(endpoint)}")
+        self.stdout.write(f"  {rows[0]['reason']}")
+        for row in rows:
+            self.stdout.write("")
+            self.stdout.write(f"given {row['given'] or 'nothing'}: {row['runs']}")
+            if row["sql"]:
+                self.stdout.write(f"  {row['sql']}")
+                self.stdout.write(f"  parameters: {', '.join(row['parameters']) or 'none'}")
 
 
 def _fields(model: Any) -> list[models.Field[Any, Any]]:
@@ -188,6 +202,25 @@ def _explained(plan: ReadPlan, names: frozenset[str]) -> dict[str, Any]:
         "merge": _merge(plan),
         "sql": statement.sql,
         "parameters": [f"${n + 1} {slot}" for n, slot in enumerate(statement.slots)],
+    }
+
+
+def _explained_write(
+    catalog: Catalog, endpoint: Endpoint[Any, Any], names: frozenset[str]
+) -> dict[str, Any]:
+    plan = catalog.write_plan(endpoint, names)
+    is_python = isinstance(plan, str)
+    return {
+        "endpoint": endpoint.name,
+        "given": ", ".join(sorted(names)),
+        "methods": ", ".join(endpoint.methods),
+        "reach": "targeted",
+        "reason": f"one transaction on the owner of {shard_key_parameter(endpoint)}",
+        "runs": f"{IN_PYTHON}, because it {plan}" if is_python else AS_STATEMENT,
+        "sql": "" if isinstance(plan, str) else plan.sql,
+        "parameters": []
+        if isinstance(plan, str)
+        else [f"${n + 1} {slot}" for n, slot in enumerate(plan.slots)],
     }
 
 
