@@ -13,7 +13,7 @@ from modeldefs.kit.parameters import ParameterSpec
 from tests.property.two_paths import Keys
 
 METHODS = ["GET", "HEAD", "POST", "QUERY", "PUT", "OPTIONS", "DELETE", "PATCH", "PROPFIND"]
-NAMES = ["custmers", "nobody", "x", "Get_User", "a" * 100, "a" * 101, "rename2"]
+NAMES = ["custmers", "nobody", "x", "Get_User", "a" * 100, "rename2"]
 VALUES: dict[str, list[str]] = {
     "integer": ["0", "7", "-7", "13", "14", "9007199254740993", "-9223372036854775808"],
     "text": ["", "Sweden", "Ö'; --", "a b&c=d%", "😀", "\x7f", "x" * 300],

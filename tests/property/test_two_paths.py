@@ -21,25 +21,24 @@ from tests.property.http_requests import (
 )
 from tests.property.two_paths import TwoPaths, two_paths
 
-URLS = {"shop": "tests.property.shop_urls", "examples": "dispatcher_site.urls"}
 
-
-@pytest.fixture(scope="module", params=URLS)
-def which(request: pytest.FixtureRequest) -> str:
-    """Return which definitions are served."""
-    return str(request.param)
+@pytest.fixture(scope="module")
+def catalog() -> Catalog:
+    """Return the shop's definitions."""
+    return shop_urls.CATALOG
 
 
 @pytest.fixture(scope="module")
-def catalog(which: str) -> Catalog:
-    """Return the definitions that are served."""
-    return shop_urls.CATALOG if which == "shop" else current_catalog()
+def paths(catalog: Catalog) -> Iterator[TwoPaths]:
+    """Serve the shop on both paths."""
+    with two_paths(catalog, urls="tests.property.shop_urls") as opened:
+        yield opened
 
 
 @pytest.fixture(scope="module")
-def paths(which: str, catalog: Catalog) -> Iterator[TwoPaths]:
-    """Serve them on both paths; the examples by the URLs that the dispatcher has."""
-    with two_paths(catalog, urls=URLS[which]) as opened:
+def examples() -> Iterator[TwoPaths]:
+    """Serve the shipped examples on both paths, by the URLs that the dispatcher has."""
+    with two_paths(current_catalog(), urls="dispatcher_site.urls") as opened:
         yield opened
 
 
@@ -50,6 +49,17 @@ def test_both_paths_answer_the_same(
 ) -> None:
     """Status, headers and body are equal, and the backend was asked the same or not at all."""
     fast, slow = paths.ask(data.draw(requests(catalog, paths.keys)))
+
+    assert fast == slow
+
+
+@settings(max_examples=100)
+@given(data=st.data())
+def test_the_examples_answer_the_same_where_the_dispatcher_serves_them(
+    examples: TwoPaths, data: st.DataObject
+) -> None:
+    """The dispatcher's own URLs and middleware add nothing to a data endpoint's answer."""
+    fast, slow = examples.ask(data.draw(requests(current_catalog(), examples.keys)))
 
     assert fast == slow
 

@@ -133,8 +133,9 @@ class _Unclaiming(EndpointHandler):
 class TwoPaths:
     """Both sides, listening; ``ask`` sends one request to each and returns what it answers."""
 
-    def __init__(self, catalog: Catalog) -> None:
+    def __init__(self, catalog: Catalog, urls: str) -> None:
         self.keys = Keys()
+        self._urls = urls
         self.backend = AskingBackend()
         self.front = DataFront(
             catalog=catalog,
@@ -150,7 +151,7 @@ class TwoPaths:
     def open(self) -> None:
         """Listen with both."""
         claiming, leaving = EndpointHandler(), _Unclaiming()
-        claiming.install(self.front)
+        claiming.front = self.front
         self._runner.run(self._listen(claiming))
         self._runner.run(self._listen(leaving))
 
@@ -176,10 +177,11 @@ class TwoPaths:
     def ask(self, request: bytes) -> tuple[Comparable, Comparable]:
         """Send the same bytes to both sides, and check that both asked their backend the same."""
         answers, asks = [], []
-        for port in self._ports:
-            self.backend.asks.clear()
-            answers.append(comparable(self._runner.run(_exchange(port, request))))
-            asks.append(list(self.backend.asks))
+        with _serving(self.front), override_settings(ROOT_URLCONF=self._urls):
+            for port in self._ports:
+                self.backend.asks.clear()
+                answers.append(comparable(self._runner.run(_exchange(port, request))))
+                asks.append(list(self.backend.asks))
         assert asks[0] == asks[1], request
         return answers[0], answers[1]
 
@@ -216,16 +218,23 @@ def comparable(answer: bytes) -> Comparable:
 
 
 @contextmanager
-def two_paths(catalog: Catalog, *, urls: str) -> Iterator[TwoPaths]:
-    """Serve a catalog on both sides; ``urls`` is the URL module that has its ninja API."""
+def _serving(front: DataFront) -> Iterator[None]:
+    """Have the ninja operations of this process answer by this front."""
     config = apps.get_app_config("kit")
     assert isinstance(config, KitConfig)
-    before = config.front
-    paths = TwoPaths(catalog)
+    before, config.front = config.front, front
     try:
-        with override_settings(ROOT_URLCONF=urls):
-            paths.open()
-            yield paths
+        yield
     finally:
         config.front = before
+
+
+@contextmanager
+def two_paths(catalog: Catalog, *, urls: str) -> Iterator[TwoPaths]:
+    """Serve a catalog on both sides; ``urls`` is the URL module that has its ninja API."""
+    paths = TwoPaths(catalog, urls)
+    try:
+        paths.open()
+        yield paths
+    finally:
         paths.close()
