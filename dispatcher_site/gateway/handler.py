@@ -8,8 +8,8 @@ import time
 
 from django.conf import settings
 
+from dispatcher_site.gateway.backend import ShardsBackend
 from dispatcher_site.gateway.routing_state import RoutingKeeper, RoutingState
-from dispatcher_site.gateway.scatter import ShardsBackend
 from dispatcher_site.gateway.streams import Streams
 from modeldefs.kit.apps import current_catalog
 from modeldefs.kit.front import DataFront

@@ -2,7 +2,7 @@
 
 Every ask ends with exactly one outcome, at its deadline at the latest. An answer is whole or it is
 a problem that names the shards that are missing; nothing in between. A refusal that says our map
-is old costs one refresh and one more try. A write is never sent twice.
+is old costs one refresh and one more try. Writes go to one shard, by ``single``.
 """
 
 from __future__ import annotations
@@ -14,57 +14,39 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
+from dispatcher_site.gateway.refusals import MOVED, problem_of, unsettled, untrusted
 from dispatcher_site.gateway.routing_state import RoutingKeeper
 from dispatcher_site.gateway.streams import Streams
-from dispatcher_site.routing.planner import Leg, leg_of_key, plan_request
+from dispatcher_site.routing.planner import Leg, plan_request
 from dispatcher_site.routing.shard_map import ShardMap
 from modeldefs.kit.answers import groups_outcome, page_outcome
-from modeldefs.kit.front import Ask, Outcome, Shards, Written
+from modeldefs.kit.asks import Ask, Outcome, PageOutcome, Shards
 from modeldefs.wire import calls
 from modeldefs.wire.frames import NO_BUCKET, NO_REQUEST
 from modeldefs.wire.problems import (
     DeadlineExceeded,
     Internal,
-    Overloaded,
     Problem,
     ShardFault,
-    ShardReset,
     ShardUnavailable,
-    ShardUntrusted,
-    problem_from_wire,
 )
 
 logger = logging.getLogger(__name__)
 
 HOP_MS = 20  # what is kept back of the deadline for our own work
 TRIES_MAX = 2
-MOVED = frozenset({"wrong-shard", "stale-epoch"})
 
 Done = Callable[[Outcome], None]
 
 
-class ShardsBackend:
-    """The dispatcher's backend: asks the shards over their streams."""
-
-    def __init__(self, *, keeper: RoutingKeeper, streams: Streams) -> None:
-        self._keeper = keeper
-        self._streams = streams
-        self._loop = asyncio.get_running_loop()
-
-    def submit(self, ask: Ask, done: Done) -> Callable[[], None] | None:
-        """Ask the shards and call ``done`` once."""
-        work = _Work(ask, done, self._keeper, self._streams, self._loop)
-        work.begin()
-        return work.give_up
-
-
-class _Work:
-    """One ask under way."""
+class Scatter:
+    """One ask under way to several shards, or to any one of them."""
 
     __slots__ = (
         "_ask",
         "_deadline",
         "_done",
+        "_is_whole",
         "_keeper",
         "_left",
         "_legs",
@@ -94,6 +76,7 @@ class _Work:
         self._parts: list[bytes | None] = []
         self._requests: list[tuple[str, int]] = []
         self._left = 0
+        self._is_whole = False
 
     def begin(self) -> None:
         """Plan with the current map and send every leg."""
@@ -116,8 +99,7 @@ class _Work:
 
     def _plan(self, shard_map: ShardMap) -> Sequence[Leg]:
         ask = self._ask
-        if ask.plan is None:
-            return (leg_of_key(shard_map, ask.values[ask.served.key_parameter]),)
+        assert ask.plan is not None
         route = ask.plan.route
         return plan_request(
             shard_map,
@@ -176,14 +158,14 @@ class _Work:
     def _on_part(self, place: int, shard: str, status: int, body: bytes, attempt: int) -> None:
         if self._done is None or attempt != self._tries:
             return  # answered already, or an answer to an earlier try
-        if status == 200:
+        if status in (calls.WHOLE, calls.MORE):
+            self._is_whole = status == calls.WHOLE
             self._parts[place] = body
             self._left -= 1
             if self._left == 0:
                 self._merge()
             return
-        problem = self._problem(shard, status, body)
-        is_read = self._ask.plan is not None
+        problem = problem_of(self._streams, shard, status, body)
         can_repeat = self._tries < TRIES_MAX and self._loop.time() < self._deadline
         # Whatever else this try still brings is of no use: begin() counts the next one.
         if problem.code in MOVED:
@@ -191,8 +173,8 @@ class _Work:
                 self._forget_others()
                 self._keeper.refresh_soon().add_done_callback(lambda _: self._again())
                 return
-            problem = ShardUnavailable(shards=[ShardFault(shard, "routing-unsettled")])
-        elif problem.code == "shard-reset" and is_read and can_repeat:
+            problem = unsettled(shard)
+        elif problem.code == "shard-reset" and can_repeat:
             self._forget_others()
             self._loop.call_later(HOP_MS / 1_000, self._again)
             return
@@ -201,24 +183,6 @@ class _Work:
     def _again(self) -> None:
         if self._done is not None:
             self.begin()
-
-    def _problem(self, shard: str, status: int, body: bytes) -> Problem:
-        if status:
-            try:
-                problem = problem_from_wire(calls.decode_plain(body))
-            except (msgspec.DecodeError, TypeError, AttributeError):
-                return ShardUntrusted(shards=[ShardFault(shard, "malformed-answer")])
-            if problem.status != status:
-                return ShardUntrusted(shards=[ShardFault(shard, "malformed-answer")])
-            return problem
-        code = body.decode("ascii", "replace")
-        if code == "saturated":
-            return Overloaded(shards=[ShardFault(shard, code)], retry_after_ms=1_000)
-        if code == "shard-reset":
-            return ShardReset(shards=[ShardFault(shard, code)])
-        if code == "shard-untrusted":
-            return ShardUntrusted(shards=[ShardFault(shard, code)])
-        return ShardUnavailable(shards=[ShardFault(shard, self._streams.state_of(shard))])
 
     def _merge(self) -> None:
         try:
@@ -232,16 +196,16 @@ class _Work:
     def _outcome(self) -> Outcome:
         ask = self._ask
         bodies = [body for body in self._parts if body is not None]
-        if ask.plan is None:
-            return Written(bodies[0])
+        assert ask.plan is not None
         shards = Shards(len(self._legs), len(bodies))
         try:
             if ask.plan.groups is not None:
                 return groups_outcome(ask, [calls.decode_groups(body) for body in bodies], shards)
+            if len(self._legs) == 1 and self._is_whole:
+                return PageOutcome(bodies[0], None, False, shards)
             return page_outcome(ask, [calls.decode_page(body) for body in bodies], shards)
         except msgspec.DecodeError:
-            faults = [ShardFault(leg.shard, "malformed-answer") for leg in self._legs]
-            raise ShardUntrusted(shards=faults) from None
+            return untrusted(*(leg.shard for leg in self._legs))
 
     def _on_deadline(self) -> None:
         waited = [
@@ -249,10 +213,7 @@ class _Work:
             for leg, part in zip(self._legs, self._parts, strict=True)
             if part is None
         ]
-        # A write that left may still be committed: whoever repeats it may do it twice.
-        unknown = self._ask.plan is None and bool(self._requests)
-        members = {"retryable": False} if unknown else None
-        self._finish(DeadlineExceeded(shards=waited, members=members))
+        self._finish(DeadlineExceeded(shards=waited))
 
     def _finish(self, outcome: Outcome) -> None:
         done, self._done = self._done, None

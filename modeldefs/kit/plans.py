@@ -18,6 +18,7 @@ from modeldefs.kit.aggregates import GroupStatement, check_order, group_statemen
 from modeldefs.kit.classify import Route, check_page, check_shape, model_of, route_of
 from modeldefs.kit.endpoints import Endpoint
 from modeldefs.kit.errors import DefinitionError
+from modeldefs.kit.point_reads import point_statement
 from modeldefs.kit.statements import Column, Statement, page_statement
 from modeldefs.kit.tracing import Trace, trace
 
@@ -32,6 +33,7 @@ class ReadPlan:
     first: Statement | None = None  # a page from its start
     after: Statement | None = None  # a page behind a cursor
     groups: GroupStatement | None = None
+    point: Statement | None = None  # many reads of one row each, where a read has one at most
 
     @property
     def columns(self) -> tuple[Column, ...]:
@@ -111,6 +113,9 @@ def _plan_of(traced: Trace, tables: Tables) -> ReadPlan:
         after=None
         if endpoint.shape == "single"
         else page_statement(queryset, endpoint.options.order, after=True),
+        point=point_statement(queryset, {s.name: s.pg_type for s in endpoint.parameters})
+        if route.is_single_shard
+        else None,
     )
 
 

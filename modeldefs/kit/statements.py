@@ -83,8 +83,13 @@ class _Cast(Expression):
         return self.template.replace("{0}", inner), list(params) * repeat
 
 
-def number_parameters(text: str, params: Sequence[Any]) -> tuple[str, tuple[str, ...]]:
-    """Return SQL with ``$n`` for symbols and literals for constants, and the slots in order."""
+def number_parameters(
+    text: str, params: Sequence[Any], *, symbol: str = "${0}"
+) -> tuple[str, tuple[str, ...]]:
+    """Return SQL with ``$n`` for symbols and literals for constants, and the slots in order.
+
+    ``symbol`` is what stands for the symbol of a number, where that is not a parameter itself.
+    """
     slots: list[str] = []
     values = iter(params)
 
@@ -95,7 +100,7 @@ def number_parameters(text: str, params: Sequence[Any]) -> tuple[str, tuple[str,
         if isinstance(value, Slot):
             if value.name not in slots:
                 slots.append(value.name)
-            return f"${slots.index(value.name) + 1}"
+            return symbol.format(slots.index(value.name) + 1)
         return pgsql.Literal(value).as_string(None)
 
     return _PLACEHOLDER.sub(place, text), tuple(slots)
@@ -234,10 +239,12 @@ def page_statement(queryset: Any, order: Sequence[str], *, after: bool) -> State
     )
     computed = queryset.query.annotations
     outputs = {
-        f"sp_{n}": _cast(column.name, _output_cast(column, is_computed=column.name in computed))
+        f"sp_{n}": cast_output(
+            column.name, output_cast(column, is_computed=column.name in computed)
+        )
         for n, column in enumerate(columns)
     }
-    places = {f"sp_k{n}": _cast(key.name, key.form.key) for n, key in enumerate(keys)}
+    places = {f"sp_k{n}": cast_output(key.name, key.form.key) for n, key in enumerate(keys)}
     chosen = chosen.annotate(**outputs, **places).values_list(*outputs, *places)
     query = chosen.query.clone()
     query.set_limits(0, _LIMIT_MARK)
@@ -285,10 +292,12 @@ def _target(column: Any) -> Any:
     return column
 
 
-def _output_cast(column: Column, *, is_computed: bool) -> str:
+def output_cast(column: Column, *, is_computed: bool) -> str:
+    """Return the cast that brings a column to its wire form."""
     # Postgres computes some integers as numeric: EXTRACT(year FROM ...), for one.
     return COUNT.wire if is_computed and column.form is INTEGER else column.form.wire
 
 
-def _cast(name: str, template: str) -> _Cast:
+def cast_output(name: str, template: str) -> Expression:
+    """Return a column or annotation in a cast."""
     return _Cast(F(name), template, models.TextField())

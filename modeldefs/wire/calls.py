@@ -11,8 +11,12 @@ from typing import Any
 
 import msgspec
 
-# A request record's flag: the answer is from this node alone, so rows may come joined.
+# A request record's flag: the answer is from this node alone, so rows may come joined. Then status
+# WHOLE answers with the rows themselves, joined by commas, when there are no more; a page behind
+# which there is more is a PagePart with status MORE.
 JOINED = 0x0001
+WHOLE = 200
+MORE = 206
 
 
 class Call(msgspec.Struct, array_like=True):

@@ -83,14 +83,17 @@ class Link(asyncio.Protocol):
         self._heard = self._pinged = False
         self._silence: asyncio.TimerHandle | None = None
 
-    def send(self, record: RequestRecord, done: Done) -> None:
-        """Let a call leave at the end of this tick."""
-        packed = pack_request(record)
-        self.pending[record.request_id] = done
-        self._unsent[record.request_id] = packed
-        self._unsent_bytes += len(packed)
-        self._measure()
-        self._flush_soon()
+    def send(self, request_id: int, packed: bytes, done: Done) -> None:
+        """Let a call, as the bytes of its record, leave at the end of this tick."""
+        pending = self.pending
+        pending[request_id] = done
+        self._unsent[request_id] = packed
+        size = self._unsent_bytes = self._unsent_bytes + len(packed)
+        limits = self._limits
+        self.full = len(pending) >= limits.in_flight_max or size >= limits.unsent_bytes_max
+        if not self._flush_due:
+            self._flush_due = True
+            self._loop.call_soon(self._flush)
 
     def forget(self, request_id: int) -> bool:
         """Give up a call, at the node too; False if it is not one of this link."""

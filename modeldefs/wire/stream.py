@@ -23,6 +23,7 @@ from modeldefs.wire.frames import (
     ENDPOINT_RESERVED,
     NO_REQUEST,
     RECORD_BODY_BYTES_MAX,
+    REQUEST_HEAD,
     RequestRecord,
 )
 from modeldefs.wire.handshake import (
@@ -141,10 +142,13 @@ class StreamClient:
             loop = asyncio.get_running_loop()
             loop.call_soon(call_done, done, 0, REFUSED if link is None else SATURATED)
             return NO_REQUEST
-        request_id = self._next_id(link)
-        link.send(
-            RequestRecord(request_id, endpoint, flags, deadline_ms, epoch, bucket, body), done
+        request_id = self._request_id = (self._request_id + 1) & 0xFFFFFFFF
+        if request_id == NO_REQUEST or request_id in link.pending:
+            request_id = self._next_id(link)
+        head = REQUEST_HEAD.pack(
+            request_id, endpoint, flags, deadline_ms, epoch, bucket, len(body)
         )
+        link.send(request_id, head + body, done)
         return request_id
 
     def forget(self, request_id: int) -> None:

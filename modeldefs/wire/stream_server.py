@@ -173,7 +173,10 @@ class StreamServer(asyncio.Protocol):
             problem = ResultTooLarge()
             status, body = problem.status, problem_record_body(problem)
         self._open.discard(request_id)
-        self._put(AnswerRecord(request_id, status, body))
+        self._unsent.append(ANSWER_HEAD.pack(request_id, status, len(body)) + body)
+        if not self._flush_due:
+            self._flush_due = True
+            self._loop.call_soon(self._flush)
 
     def _cancel(self, request_id: int) -> None:
         if request_id in self._open:

@@ -97,6 +97,12 @@ class Keeper:
             raise ShardUnavailable("This node cannot read what its shard owns.")
         return state
 
+    @property
+    def stamp(self) -> object:
+        """Another object after every change of what is owned."""
+        state = self._state
+        return None if state is None else state.view
+
     def check(self, bucket: int, epoch: int | None) -> None:
         """Refuse a call for a bucket that is not owned here at that epoch.
 
@@ -105,6 +111,8 @@ class Keeper:
             StaleEpoch: Caller and node know different maps; either is refreshing now.
         """
         view = self.state.view
+        if view.owns(bucket, epoch):
+            return
         self._judge(view, view.verdict(bucket, epoch), bucket)
 
     def check_map(self, epoch: int) -> None:

@@ -64,6 +64,14 @@ class OwnershipView:
         """The bucket ranges owned here, first to last inclusive, ascending."""
         return list(ranges_of(b for b in range(BUCKET_COUNT) if self.states[b] == OWNED))
 
+    def owns(self, bucket: int, epoch: int | None) -> bool:
+        """Say whether the verdict is OWNED, which it nearly always is."""
+        return (
+            0 <= bucket < BUCKET_COUNT
+            and self.epochs[bucket] == epoch
+            and self.states[bucket] == OWNED
+        )
+
     def verdict(self, bucket: int, epoch: int | None) -> Verdict:
         """Decide about a call for one bucket; without an epoch only ownership counts."""
         if not 0 <= bucket < BUCKET_COUNT:

@@ -11,8 +11,8 @@ import asyncio
 from collections.abc import Callable
 
 from modeldefs.kit.answers import groups_outcome, page_outcome
+from modeldefs.kit.asks import ONE_SHARD, Ask, Outcome, PageOutcome, Shards, Written
 from modeldefs.kit.buckets import BUCKET_COUNT, bucket_of
-from modeldefs.kit.front import Ask, Outcome, Shards, Written
 from modeldefs.wire import calls
 from modeldefs.wire.problems import DeadlineExceeded, Internal, Problem
 from shardnode.guard.keeper import Keeper
@@ -105,7 +105,7 @@ class LocalBackend:
 
     def _shards(self, ask: Ask, place: Place) -> Shards:
         if ask.plan is None or ask.plan.route.reach != "scatter":
-            return Shards(1, 1)
+            return ONE_SHARD
         owned = sum(last - first + 1 for first, last in self._keeper.state.view.owned_ranges)
         return Shards(1, 1, owned / BUCKET_COUNT)
 
@@ -114,7 +114,7 @@ def _outcome(ask: Ask, part: object, shards: Shards) -> Outcome:
     if isinstance(part, Problem):
         return part
     if isinstance(part, bytes):
-        return Written(part)
+        return Written(part) if ask.plan is None else PageOutcome(part, None, False, shards)
     if isinstance(part, calls.GroupPart):
         return groups_outcome(ask, [part], shards)
     if isinstance(part, calls.PagePart):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
@@ -33,12 +33,14 @@ from modeldefs.wire.problems import (
 from shardnode.runtime.lane_pool import LanePool
 from shardnode.runtime.lanes import LaneError
 from shardnode.runtime.mutations import Writer
+from shardnode.runtime.point_reads import PointReads, PointStatement
 from shardnode.runtime.rows import RowEncoder, array_literal, load_rows, text_of_key
 from shardnode.runtime.sqlstates import problem_of_sqlstate
 
 logger = logging.getLogger(__name__)
 
-# What a call is answered with: a part of calls.py, encoded JSON of a write, or a problem.
+# What a call is answered with: a part of calls.py, a problem, or bytes that are the whole answer:
+# the JSON of a write, or all rows of a joined page, separated by commas.
 Outcome = calls.PagePart | calls.GroupPart | bytes | Problem
 Done = Callable[[Outcome], None]
 Cancel = Callable[[], None]
@@ -55,9 +57,12 @@ class Ownership(Protocol):
     def check_map(self, epoch: int) -> None:
         """Raise StaleEpoch or WrongShard unless this is the epoch of the map known here."""
 
+    @property
+    def stamp(self) -> object:
+        """Another object after every change of what is owned."""
 
-@dataclass(frozen=True, slots=True)
-class Place:
+
+class Place(NamedTuple):
     """Where a call believes its rows are: a bucket at its epoch, or the whole map's epoch."""
 
     bucket: int | None
@@ -73,6 +78,7 @@ class _Ready:
     sql: bytes
     fillers: tuple[Filler, ...]
     encoder: RowEncoder | None
+    point: PointStatement | None
 
 
 class Executor:
@@ -85,6 +91,7 @@ class Executor:
         ownership: Ownership,
         quick: LanePool,
         slow: LanePool,
+        points: PointReads,
         writer: Writer,
         shard: str,
         clock: Callable[[], float],
@@ -92,6 +99,7 @@ class Executor:
         self._catalog = catalog
         self._ownership = ownership
         self._quick, self._slow, self._writer = quick, slow, writer
+        self._points = points
         self._shard = shard
         self._clock = clock
         self._by_number = catalog.by_number
@@ -163,8 +171,14 @@ class Executor:
         joined: bool,
         deadline: float,
         done: Done,
-    ) -> Cancel:
+    ) -> Cancel | None:
         plan, ready = self._statement(endpoint, call.mask, behind=call.after is not None)
+        stamp = self._ownership.stamp
+        if ready.point is not None and joined:
+            self._points.ask(
+                ready.point, call.values, deadline, self._point_done(endpoint, place, stamp, done)
+            )
+            return None
         params = [fill(call.values, call.limit, call.after) for fill in ready.fillers]
         is_quick = plan.groups is None and plan.route.reach != "scatter"
         lane = (self._quick if is_quick else self._slow).pick()
@@ -173,17 +187,35 @@ class Executor:
 
         def finish(result: Any, error: LaneError | None) -> None:
             outcome = self._outcome(plan, ready, call, joined, result, error)
-            try:
-                # The rows were read after the first look: a bucket that left meanwhile may have
-                # left without some of them.
-                self._check_place(endpoint, place)
-            except Problem as moved:
-                outcome = moved
+            if self._ownership.stamp is not stamp:
+                outcome = self._judged(endpoint, place, outcome)
             done(outcome)
 
         return lane.send(
             name=ready.name, sql=ready.sql, params=params, deadline=deadline, done=finish
         )
+
+    def _point_done(
+        self, endpoint: Endpoint[Any, Any], place: Place, stamp: object, done: Done
+    ) -> Done:
+        def finish(outcome: Outcome) -> None:
+            if self._ownership.stamp is not stamp:
+                outcome = self._judged(endpoint, place, outcome)
+            done(outcome)
+
+        return finish
+
+    def _judged(self, endpoint: Endpoint[Any, Any], place: Place, outcome: Outcome) -> Outcome:
+        """Return the outcome if its place is still ours.
+
+        The rows were read after the first look: a bucket that left meanwhile may have left
+        without some of them.
+        """
+        try:
+            self._check_place(endpoint, place)
+        except Problem as moved:
+            return moved
+        return outcome
 
     def _outcome(
         self,
@@ -205,7 +237,7 @@ class Executor:
             assert ready.encoder is not None
             if joined:
                 body, last, more = ready.encoder.encode_joined(result, call.limit)
-                return calls.PagePart([body] if body else [], [last] if last else [], more)
+                return calls.PagePart([body], [last], True) if more else body
             return calls.PagePart(*ready.encoder.encode(result, call.limit))
         except Exception:
             logger.exception("read.failed")
@@ -233,11 +265,24 @@ class Executor:
             sql=statement.sql.encode(),
             fillers=tuple(_filler(slot, names) for slot in statement.slots),
             encoder=RowEncoder(statement.columns) if isinstance(statement, Statement) else None,
+            point=None if behind else _point_of(endpoint, mask, plan, names),
         )
         if len(self._ready) >= READY_MAX:
             del self._ready[next(iter(self._ready))]
         self._ready[endpoint.number, mask, behind] = plan, ready
         return plan, ready
+
+
+def _point_of(
+    endpoint: Endpoint[Any, Any], mask: int, plan: ReadPlan, names: list[str]
+) -> PointStatement | None:
+    if plan.point is None:
+        return None
+    return PointStatement(
+        name=b"p%d_%x" % (endpoint.number, mask),
+        sql=plan.point.sql.encode(),
+        places=tuple(names.index(slot) for slot in plan.point.slots),
+    )
 
 
 def _filler(slot: str, names: list[str]) -> Filler:
@@ -258,10 +303,11 @@ def _filler(slot: str, names: list[str]) -> Filler:
     return fill
 
 
-def encode_outcome(outcome: Outcome) -> tuple[int, bytes]:
+def encode_outcome(outcome: Outcome, *, joined: bool = False) -> tuple[int, bytes]:
     """Return an outcome as the status and body of a stream's answer record."""
     if isinstance(outcome, Problem):
         return outcome.status, msgspec.msgpack.encode(outcome.to_wire())
     if isinstance(outcome, bytes):
-        return 200, outcome
-    return 200, calls.encode(outcome)
+        return calls.WHOLE, outcome
+    status = calls.MORE if joined and isinstance(outcome, calls.PagePart) else calls.WHOLE
+    return status, calls.encode(outcome)

@@ -27,7 +27,10 @@ from shardnode.runtime.executor import Cancel, Executor, Outcome, Place, encode_
 from shardnode.runtime.lane_pool import LanePool
 from shardnode.runtime.lanes import LaneLimits
 from shardnode.runtime.mutations import Writer
+from shardnode.runtime.point_reads import SESSION as POINT_SESSION
+from shardnode.runtime.point_reads import PointReads
 
+POINT_LANES = 2
 QUICK_LANES = 3
 SLOW_LANES = 3
 ROWS_BODY_BYTES_MAX = 16 * 1024 * 1024
@@ -47,6 +50,7 @@ class NodeHandler(EndpointHandler):
         self._loop = asyncio.get_running_loop()
         self._quick = LanePool(self._config.ro_dsn, QUICK_LANES)
         self._slow = LanePool(self._config.ro_dsn, SLOW_LANES, LaneLimits(batch_max=1))
+        self._points = LanePool(self._config.ro_dsn, POINT_LANES, session=POINT_SESSION)
         self._writer = Writer(
             catalog=self._catalog, shard=self._config.name, clock=self._loop.time
         )
@@ -55,6 +59,7 @@ class NodeHandler(EndpointHandler):
             ownership=self._keeper,
             quick=self._quick,
             slow=self._slow,
+            points=PointReads(self._points, shard=self._config.name),
             writer=self._writer,
             shard=self._config.name,
             clock=self._loop.time,
@@ -64,6 +69,7 @@ class NodeHandler(EndpointHandler):
         """Connect the lanes before the first request."""
         await self._quick.open()
         await self._slow.open()
+        await self._points.open()
         secret = self._config.rw_dsn.encode()
         label = b"shardpoint node cursor %d" % FORMAT
         self.install(
@@ -81,6 +87,7 @@ class NodeHandler(EndpointHandler):
         await self._writer.close()
         await self._quick.close()
         await self._slow.close()
+        await self._points.close()
         await self._loop.run_in_executor(None, self._node.close)
 
     def body_bytes_max(self, path: bytes) -> int:
@@ -131,18 +138,19 @@ class NodeHandler(EndpointHandler):
             return
         bucket = None if record.bucket == NO_BUCKET else record.bucket
 
+        joined = bool(record.flags & calls.JOINED)
         ended = []
 
         def done(outcome: Outcome) -> None:
             ended.append(True)
             running.pop(record.request_id, None)
-            answer(*encode_outcome(outcome))
+            answer(*encode_outcome(outcome, joined=joined))
 
         give_up = self._executor.run(
             endpoint=endpoint,
             call=call,
             place=Place(bucket, record.epoch),
-            joined=bool(record.flags & calls.JOINED),
+            joined=joined,
             deadline=self._loop.time() + record.deadline_ms / 1_000,
             done=done,
         )

@@ -8,6 +8,7 @@ loaded lane, so that one slow statement does not hold up what comes later.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 from shardnode.runtime.lanes import Lane, LaneLimits
 
@@ -16,10 +17,18 @@ class LanePool:
     """Lanes of one kind. Use from the loop's thread only."""
 
     def __init__(
-        self, dsn: str, size: int, limits: LaneLimits | None = None, *, commits: bool = False
+        self,
+        dsn: str,
+        size: int,
+        limits: LaneLimits | None = None,
+        *,
+        commits: bool = False,
+        session: Sequence[bytes] = (),
     ) -> None:
         self._limits = limits or LaneLimits()
-        self._lanes = [Lane(dsn, self._limits, commits=commits) for _ in range(size)]
+        self._lanes = [
+            Lane(dsn, self._limits, commits=commits, session=session) for _ in range(size)
+        ]
         self._boarding = self._lanes[0]
         self._watch: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()

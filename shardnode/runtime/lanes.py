@@ -52,9 +52,17 @@ _BEFORE, _QUERY, _SYNC = range(3)
 class Lane:
     """One connection. Use from the loop's thread only."""
 
-    def __init__(self, dsn: str, limits: LaneLimits, *, commits: bool = False) -> None:
+    def __init__(
+        self,
+        dsn: str,
+        limits: LaneLimits,
+        *,
+        commits: bool = False,
+        session: Sequence[bytes] = (),
+    ) -> None:
         self._dsn = dsn
         self._limits = limits
+        self._session = (*SESSION_SETTINGS, *session)
         self._commits = commits
         self._loop = asyncio.get_running_loop()
         self._connection: Any = None
@@ -94,7 +102,7 @@ class Lane:
             message = connection.error_message.decode("utf-8", "replace").strip()
             connection.finish()
             raise ConnectionError(message)
-        for setting in SESSION_SETTINGS:
+        for setting in self._session:
             connection.exec_(setting)
         return connection
 
@@ -128,12 +136,15 @@ class Lane:
         self.in_flight += 1
         if not self._departing:
             self._departing = True
-            self._loop.call_soon(self._depart)
+            self._loop.call_soon(self.depart)
         return statement.give_up
 
-    def _depart(self) -> None:
+    def depart(self) -> None:
+        """Send what has gathered now, instead of at the end of the tick."""
         self._departing = False
         unsent, self._unsent = self._unsent, []
+        if not unsent:
+            return
         if self._connection is None:
             self._fail(unsent, was_sent=False)
             return

@@ -8,7 +8,13 @@ from functools import partial
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from modeldefs.wire.frames import AnswerRecord, FrameWriter, RequestRecord, pack_answer
+from modeldefs.wire.frames import (
+    AnswerRecord,
+    FrameWriter,
+    RequestRecord,
+    pack_answer,
+    pack_request,
+)
 from modeldefs.wire.handshake import StreamIdentity, accept_upgrade, upgrade_request
 from modeldefs.wire.http1 import HttpRequest
 from modeldefs.wire.link import Link, StreamLimits
@@ -69,7 +75,7 @@ async def _play(answered: list[int], damage: int, place: int, cut: int) -> tuple
     outcomes: Outcomes = {number: [] for number in range(1, CALLS + 1)}
     for number, told in outcomes.items():
         record = RequestRecord(number, 1, 0, 0, 0, 0, b"")
-        link.send(record, partial(_tell, told))
+        link.send(record.request_id, pack_request(record), partial(_tell, told))
     await asyncio.sleep(0)  # a tick, in which they leave
     frames = [writer.frame(pack_answer(AnswerRecord(n, 200, b"%d" % n))) for n in answered]
     damaged = [

@@ -1,0 +1,44 @@
+"""The dispatcher's backend: which shards an ask goes to."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from dispatcher_site.gateway.routing_state import RoutingKeeper
+from dispatcher_site.gateway.scatter import Scatter
+from dispatcher_site.gateway.single import SWEEP_S, SingleShard
+from dispatcher_site.gateway.streams import Streams
+from modeldefs.kit.asks import Ask, Outcome
+from modeldefs.wire.sweeper import Sweeper
+
+Done = Callable[[Outcome], None]
+
+
+class ShardsBackend:
+    """Asks the shards over their streams."""
+
+    def __init__(self, *, keeper: RoutingKeeper, streams: Streams) -> None:
+        self._keeper = keeper
+        self._streams = streams
+        self._loop = asyncio.get_running_loop()
+        self._sweeper = Sweeper(interval_s=SWEEP_S)
+
+    def submit(self, ask: Ask, done: Done) -> Callable[[], None] | None:
+        """Ask the shards and call ``done`` once."""
+        key = ask.shard_key()
+        work: SingleShard | Scatter
+        if key is not None:
+            work = SingleShard(
+                ask,
+                key,
+                done,
+                keeper=self._keeper,
+                streams=self._streams,
+                sweeper=self._sweeper,
+                loop=self._loop,
+            )
+        else:
+            work = Scatter(ask, done, self._keeper, self._streams, self._loop)
+        work.begin()
+        return work.give_up

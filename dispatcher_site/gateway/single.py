@@ -1,0 +1,175 @@
+"""Answering one ask from the one shard that owns its key: the most frequent way, kept short.
+
+Every ask ends with exactly one outcome, at its deadline at the latest. A refusal that says our map
+is old costs one refresh and one more try. A write is never sent twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+import msgspec
+
+from dispatcher_site.gateway.refusals import MOVED, problem_of, unsettled, untrusted
+from dispatcher_site.gateway.routing_state import RoutingKeeper
+from dispatcher_site.gateway.streams import Streams
+from modeldefs.kit.answers import groups_outcome, page_outcome
+from modeldefs.kit.asks import ONE_SHARD, Ask, Outcome, PageOutcome, Written
+from modeldefs.kit.buckets import bucket_of
+from modeldefs.wire import calls
+from modeldefs.wire.frames import NO_REQUEST
+from modeldefs.wire.problems import (
+    DeadlineExceeded,
+    Internal,
+    Problem,
+    ShardFault,
+    ShardUnavailable,
+)
+from modeldefs.wire.sweeper import Sweeper
+
+logger = logging.getLogger(__name__)
+
+HOP_MS = 20  # what is kept back of the deadline for our own work
+TRIES_MAX = 2
+SWEEP_S = 0.02
+
+Done = Callable[[Outcome], None]
+
+
+class SingleShard:
+    """One ask under way to the owner of its key."""
+
+    __slots__ = (
+        "_ask", "_body", "_done", "_keeper", "_key", "_loop", "_request_id", "_shard",
+        "_streams", "_sweeper", "_tries", "deadline",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        ask: Ask,
+        key: str,
+        done: Done,
+        *,
+        keeper: RoutingKeeper,
+        streams: Streams,
+        sweeper: Sweeper,
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        self._ask, self._key = ask, key
+        self._done: Done | None = done
+        self._keeper, self._streams, self._sweeper, self._loop = keeper, streams, sweeper, loop
+        self.deadline = loop.time() + ask.timeout_ms / 1_000
+        self._tries = 0
+        self._shard = ""
+        self._request_id = NO_REQUEST
+        self._body = b""
+
+    def begin(self) -> None:
+        """Send the call to whom the current map says owns the key."""
+        ask = self._ask
+        shard_map = self._keeper.state.shard_map
+        if shard_map is None:
+            self._finish(ShardUnavailable("the cluster has no shard map yet"))
+            return
+        self._tries += 1
+        bucket = bucket_of(self._key)
+        shard, epoch = shard_map.owner_at(bucket)
+        self._shard = shard
+        client = self._streams.client(shard)
+        if client is None:
+            self._finish(problem_of(self._streams, shard, 0, b"refused"))
+            return
+        if not self._body:
+            self._body = calls.encode(
+                calls.Call(
+                    ask.mask,
+                    ask.ordered_values(),
+                    ask.limit,
+                    ask.after,
+                    ask.principal.kid,
+                    ask.request_id,
+                )
+            )
+        # The first try has all of the time; asking the clock again would only cost.
+        left_ms = ask.timeout_ms
+        if self._tries > 1:
+            left_ms = int((self.deadline - self._loop.time()) * 1_000)
+        self._sweeper.add(self)
+        self._request_id = client.send(
+            endpoint=ask.served.endpoint.number,
+            flags=calls.JOINED,
+            deadline_ms=max(1, left_ms - HOP_MS),
+            epoch=epoch,
+            bucket=bucket,
+            body=self._body,
+            done=self._on_answer,
+        )
+
+    def _on_answer(self, status: int, body: bytes) -> None:
+        if self._done is None:
+            return
+        self._request_id = NO_REQUEST
+        if status in (calls.WHOLE, calls.MORE):
+            self._finish(self._outcome(status, body))
+            return
+        problem = problem_of(self._streams, self._shard, status, body)
+        can_repeat = self._tries < TRIES_MAX and self._loop.time() < self.deadline
+        if problem.code in MOVED:
+            if can_repeat:
+                self._keeper.refresh_soon().add_done_callback(lambda _: self._again())
+                return
+            problem = unsettled(self._shard)
+        elif problem.code == "shard-reset" and self._ask.plan is not None and can_repeat:
+            self._loop.call_later(HOP_MS / 1_000, self._again)
+            return
+        self._finish(problem)
+
+    def _again(self) -> None:
+        if self._done is not None:
+            self.begin()
+
+    def _outcome(self, status: int, body: bytes) -> Outcome:
+        ask = self._ask
+        try:
+            if ask.plan is None:
+                return Written(body)
+            if ask.plan.groups is not None:
+                return groups_outcome(ask, [calls.decode_groups(body)], ONE_SHARD)
+            if status == calls.WHOLE:
+                return PageOutcome(body, None, False, ONE_SHARD)
+            return page_outcome(ask, [calls.decode_page(body)], ONE_SHARD)
+        except msgspec.DecodeError:
+            return untrusted(self._shard)
+        except Problem as problem:
+            return problem
+        except Exception:
+            logger.exception("answer.failed", extra={"request_id": ask.request_id})
+            return Internal()
+
+    def on_deadline(self) -> None:
+        """Stop waiting, and tell the node so."""
+        # A write that left may still be committed: whoever repeats it may do it twice.
+        unknown = self._ask.plan is None and self._request_id != NO_REQUEST
+        members = {"retryable": False} if unknown else None
+        fault = ShardFault(self._shard, "deadline-exceeded", self._ask.timeout_ms)
+        self._forget()
+        self._finish(DeadlineExceeded(shards=[fault], members=members))
+
+    def _finish(self, outcome: Outcome) -> None:
+        done, self._done = self._done, None
+        self._sweeper.discard(self)
+        if done is not None:
+            done(outcome)
+
+    def _forget(self) -> None:
+        client = self._streams.client(self._shard)
+        if client is not None and self._request_id != NO_REQUEST:
+            client.forget(self._request_id)
+
+    def give_up(self) -> None:
+        """The client is gone: stop what still runs for it."""
+        self._done = None
+        self._sweeper.discard(self)
+        self._forget()

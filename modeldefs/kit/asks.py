@@ -1,0 +1,141 @@
+"""A checked request on its way to the backend, and what the backend gives back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from modeldefs.kit.catalog import shard_key_parameter
+from modeldefs.kit.endpoints import Endpoint
+from modeldefs.kit.plans import ReadPlan
+from modeldefs.kit.requests import RequestReader
+from modeldefs.wire.http1 import Cancel
+from modeldefs.wire.keys import Principal
+from modeldefs.wire.problems import Problem
+
+JSON_HEADERS = [
+    (b"content-type", b"application/json"),
+    (b"cache-control", b"private, no-cache"),
+    (b"vary", b"authorization, x-api-key, api-version, prefer, accept"),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Shards:
+    """How many shards were asked, for the envelope of an answer."""
+
+    asked: int
+    answered: int
+    coverage: float = 1.0  # the share of all buckets that the answer is about
+
+
+ONE_SHARD = Shards(1, 1)
+
+
+@dataclass(slots=True)
+class PageOutcome:
+    """Rows as JSON joined by commas, the last row's place in the order, and whether more."""
+
+    rows: bytes
+    last: list[Any] | None
+    more: bool
+    shards: Shards
+
+
+@dataclass(frozen=True, slots=True)
+class GroupsOutcome:
+    """Groups in answer order: cells as JSON values, by column."""
+
+    rows: list[list[Any]]
+    shards: Shards
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """The JSON of what a mutation returned."""
+
+    body: bytes
+
+
+Outcome = PageOutcome | GroupsOutcome | Written | Problem
+
+
+@dataclass(slots=True)
+class Ask:
+    """A checked request, ready for the backend."""
+
+    served: Served
+    plan: ReadPlan | None  # None for a mutation
+    mask: int
+    values: dict[str, Any]
+    limit: int
+    after: list[Any] | None
+    principal: Principal
+    request_id: str
+    timeout_ms: int
+
+    def ordered_values(self) -> list[Any]:
+        """Return the present parameters' texts in declared order, as a call carries them."""
+        values = self.values
+        return [values[name] for name in self.served.names if name in values]
+
+    def shard_key(self) -> str | None:
+        """Return the one shard key that the answer depends on; None if there is not just one."""
+        plan = self.plan
+        if plan is None:
+            key: str = self.values[self.served.key_parameter]
+            return key
+        route = plan.route
+        if route.reach != "targeted":
+            return None
+        return self.values[route.parameter] if route.parameter else str(route.constants[0])
+
+
+class Backend(Protocol):
+    """Whatever can answer a checked ask."""
+
+    def submit(self, ask: Ask, done: Callable[[Outcome], None]) -> Cancel | None:
+        """Answer by calling ``done`` once, in the loop's thread; return how to give it up."""
+
+
+class Served:
+    """One endpoint as this process serves it."""
+
+    __slots__ = (
+        "allow",
+        "endpoint",
+        "head",
+        "key_parameter",
+        "methods",
+        "model",
+        "names",
+        "path",
+        "plans",
+        "reader",
+        "verb",
+        "version",
+    )
+
+    def __init__(self, endpoint: Endpoint[Any, Any]) -> None:
+        self.endpoint = endpoint
+        self.path = b"/" + endpoint.name.encode()
+        self.methods = {method.encode() for method in endpoint.methods}
+        self.allow = ", ".join(sorted({m.decode() for m in self.methods} | {"OPTIONS"}))
+        self.reader = RequestReader(endpoint)
+        self.names = [spec.name for spec in endpoint.parameters]
+        self.model = endpoint.model.__name__
+        self.version = endpoint.version
+        self.verb = "write" if endpoint.kind == "mutation" else "read"
+        self.key_parameter = shard_key_parameter(endpoint) if self.verb == "write" else ""
+        self.plans: dict[int, ReadPlan] = {}
+        self.head = b"".join(b"%b: %b\r\n" % header for header in JSON_HEADERS)
+        self.head += b"api-version: %d\r\nx-request-id: " % self.version
+
+    def mask_of(self, values: dict[str, Any]) -> int:
+        """Return which parameters are present, one bit each in declared order."""
+        mask = 0
+        for bit, name in enumerate(self.names):
+            if name in values:
+                mask |= 1 << bit
+        return mask

@@ -1,0 +1,132 @@
+"""From the backend's outcome to the bytes of a reply."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from modeldefs.kit.asks import (
+    ONE_SHARD,
+    Ask,
+    GroupsOutcome,
+    Outcome,
+    PageOutcome,
+    Served,
+    Shards,
+    Written,
+)
+from modeldefs.wire.cursors import binding_of, sign_cursor
+from modeldefs.wire.http1 import HttpReply, HttpRequest, JsonReply
+from modeldefs.wire.keys import Principal
+from modeldefs.wire.problems import NotFound, Problem, problem_body, problem_headers
+
+_encode = msgspec.json.Encoder().encode
+# All that a header value in angle brackets may not hold.
+_NOT_IN_LINK = re.compile(rb"[^!#-;=?-~]")
+
+
+class ReplyMaker:
+    """Renders outcomes for one worker process."""
+
+    def __init__(self, *, cursor_key: bytes, clock: Callable[[], float]) -> None:
+        self._cursor_key = cursor_key
+        self._clock = clock
+
+    def reply(self, ask: Ask, outcome: Outcome, request: HttpRequest) -> HttpReply:
+        if isinstance(outcome, Problem):
+            return problem_reply(outcome, request.path, ask.request_id)
+        head = b"%b%b\r\n" % (ask.served.head, ask.request_id.encode())
+        if isinstance(outcome, Written):
+            return JsonReply(outcome.body, head)
+        shards = outcome.shards
+        envelope = _ONE_SHARD_JSON if shards is ONE_SHARD else _shards_json(shards)
+        if shards.coverage < 1:
+            head += b"shardpoint-coverage: %.6g\r\n" % shards.coverage
+        if isinstance(outcome, GroupsOutcome):
+            value = groups_json(ask, outcome.rows)
+        elif ask.served.endpoint.shape == "single":
+            if not outcome.rows and not ask.served.endpoint.optional_result:
+                return problem_reply(NotFound(), request.path, ask.request_id)
+            value = outcome.rows or b"null"
+        else:
+            return self._page_reply(ask, outcome, request, head, envelope)
+        return JsonReply(b'{"value":%b,"shards":%b}' % (value, envelope), head)
+
+    def _page_reply(
+        self, ask: Ask, outcome: PageOutcome, request: HttpRequest, head: bytes, envelope: bytes
+    ) -> HttpReply:
+        following = b"null"
+        if outcome.more and outcome.last is not None:
+            cursor = sign_cursor(
+                self._cursor_key,
+                endpoint=ask.served.endpoint.name,
+                binding=cursor_binding(ask.served, ask.values, ask.principal),
+                position=outcome.last,
+                now=self._clock(),
+            )
+            following = b'"' + cursor.encode() + b'"'
+            if request.method in (b"GET", b"HEAD"):
+                head += b'link: <%b>; rel="next"\r\n' % _next_link(request, cursor)
+        body = b'{"items":[%b],"next":%b,"shards":%b}' % (outcome.rows, following, envelope)
+        return JsonReply(body, head)
+
+
+def cursor_binding(served: Served, values: dict[str, Any], principal: Principal) -> bytes:
+    endpoint = served.endpoint
+    return binding_of(
+        endpoint=f"{endpoint.name}@{served.version}",
+        order=endpoint.options.order,
+        parameters=values,
+        principal=principal.owner or principal.kid,
+    )
+
+
+def _next_link(request: HttpRequest, cursor: str) -> bytes:
+    kept = [pair for pair in request.query.split(b"&") if pair and not pair.startswith(b"after=")]
+    link = request.path + b"?" + b"&".join([*kept, b"after=" + cursor.encode()])
+    return _NOT_IN_LINK.sub(lambda match: b"%%%02X" % match[0][0], link)
+
+
+def _shards_json(shards: Shards) -> bytes:
+    return b'{"asked":%d,"answered":%d,"missing":[],"coverage":%.6g}' % (
+        shards.asked,
+        shards.answered,
+        shards.coverage,
+    )
+
+
+_ONE_SHARD_JSON = _shards_json(ONE_SHARD)
+
+
+def groups_json(ask: Ask, rows: list[list[Any]]) -> bytes:
+    """Return groups as an array of objects, totals as one object, a single total as its value."""
+    assert ask.plan is not None
+    columns = ask.plan.columns
+    texts = [n for n, column in enumerate(columns) if column.form.cell == "text"]
+    for row in rows:
+        for place in texts:
+            if row[place] is not None and not isinstance(row[place], str):
+                row[place] = str(row[place])
+    names = [column.name for column in columns]
+    if ask.served.endpoint.shape == "groups":
+        return _encode([dict(zip(names, row, strict=True)) for row in rows])
+    (row,) = rows
+    if ask.served.endpoint.is_scalar:
+        return _encode(row[0])
+    return _encode(dict(zip(names, row, strict=True)))
+
+
+def problem_reply(problem: Problem, path: bytes, request_id: str) -> HttpReply:
+    """Return the reply for a problem, wherever it arose."""
+    instance = path.decode("ascii", "replace")
+    headers = [
+        (name.encode("latin-1"), value.encode("latin-1", "replace"))
+        for name, value in problem_headers(problem)
+    ]
+    if request_id:
+        headers.append((b"x-request-id", request_id.encode()))
+    body = problem_body(problem, instance=instance, request_id=request_id)
+    return HttpReply(problem.status, body, headers)
