@@ -95,7 +95,7 @@ class HttpContender:
         with metered(self.groups) as usage:
             if workload.loop == "walk":
                 assert self.next_page is not None
-                sample = walk(traffic, self.next_page)
+                sample = walk(traffic, self.next_page, seconds=stretch.seconds)
             else:
                 sample = self._loaded(traffic, workload, stretch)
         return replace(sample, cpu_us=usage.per_request_us(sample.requests))
@@ -198,7 +198,6 @@ class PgbenchContender:
 
     def measure(self, workload: Workload, stretch: Stretch) -> Sample:
         """Return what one stretch of pgbench measured, with the CPU of Postgres."""
-        is_walk = workload.loop == "walk"
         job = PgbenchJob(
             self.dsn,
             self.scripts[workload.traffic],
@@ -207,7 +206,6 @@ class PgbenchContender:
             fresh_from=stretch.fresh_from,
             seed=stretch.seed,
             rate=stretch.rate,
-            transactions=rows.ROWS // rows.PAGE_ROWS if is_walk else None,
         )
         with metered(self.groups) as usage:
             sample = run_pgbench(self.pgbench, job)

@@ -104,7 +104,6 @@ class PgbenchJob:
     fresh_from: int
     seed: int
     rate: float | None = None
-    transactions: int | None = None  # instead of a time
 
 
 def run_pgbench(pgbench: str, job: PgbenchJob) -> Sample:
@@ -112,16 +111,14 @@ def run_pgbench(pgbench: str, job: PgbenchJob) -> Sample:
     with tempfile.TemporaryDirectory(prefix="spp-") as name:
         folder = Path(name)
         (folder / "script.sql").write_text(job.script, encoding="utf-8")
-        share = LOGGED_SHARE if job.clients > 1 and job.transactions is None else 1.0
+        share = LOGGED_SHARE if job.clients > 1 else 1.0
         command = [
             pgbench, "-n", "-M", "prepared", "-c", str(job.clients), "-j", "1",
             "-f", "script.sql", "-D", f"fresh={job.fresh_from}", "-D", "after=0",
             f"--random-seed={job.seed}", "-l", f"--sampling-rate={share}",
         ]  # fmt: skip
-        length = ["-T", str(max(round(job.seconds), 1))]
-        if job.transactions is not None:
-            length = ["-t", str(job.transactions)]
-        command += length + ([f"--rate={job.rate}"] if job.rate else []) + [job.dsn]
+        command += ["-T", str(max(round(job.seconds), 1))]
+        command += ([f"--rate={job.rate}"] if job.rate else []) + [job.dsn]
         out = _run(command, seconds=job.seconds, cwd=folder)
         latencies = [
             float(line.split()[2])

@@ -1,31 +1,28 @@
 """How fast the real flights load, beside one ``\\copy`` into one table with the same indexes.
 
-    make bench                     (or: python -m tests.benchmarks.load --rounds 3 --shards 4)
-
-Rounds of both sides alternate on one machine and one Postgres; medians and the median of the
-ratios of each round are printed as Markdown.
+Rounds of both sides alternate on one machine and one Postgres, which is the other workloads' too.
 """
 
 from __future__ import annotations
 
-import argparse
-import os
 import re
 import shutil
-import statistics
 import subprocess
-import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
-import django
 import psycopg
 
 from engine.binaries import find_postgres
-from engine.postgres import EmbeddedPostgres, PostgresSettings
-from engine.run_dir import RunDir
-from engine.valkey import EmbeddedValkey
+from engine.postgres import EmbeddedPostgres
+from tests.benchmarks.figures import Sample
+from tests.benchmarks.grounds import Grounds
+from tests.benchmarks.ours import groups_of
+from tests.benchmarks.processes import metered
+from tests.benchmarks.rounds import Measured, say
+from tests.benchmarks.workloads import LOAD
 from tests.cluster.clusters import (
     Cluster,
     await_cluster,
@@ -36,7 +33,7 @@ from tests.cluster.clusters import (
 )
 
 MODEL, TABLE = "Flight", "definitions_flight"
-PROJECT = Path(__file__).resolve().parent.parent.parent
+COPY, LOADED = "psql \\copy, one table", "manage.py load, {} shards"
 
 
 def psql() -> str:
@@ -74,6 +71,7 @@ def load_once(server: EmbeddedPostgres, cluster: Cluster, path: Path) -> float:
         for number in range(cluster.shards):
             connection.execute(f"TRUNCATE s{number + 1}.{TABLE}")
             connection.execute(f"TRUNCATE s{number + 1}.sp_load")
+        connection.execute("CHECKPOINT")
     shutil.rmtree(cluster.run_dir / "loads", ignore_errors=True)
     said = cluster.manage("load", MODEL, str(path))
     found = re.search(r"loaded in ([0-9.]+) s", said.stdout + said.stderr)
@@ -81,47 +79,31 @@ def load_once(server: EmbeddedPostgres, cluster: Cluster, path: Path) -> float:
     return float(found[1])
 
 
-def main() -> None:
-    """Run the rounds and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--shards", type=int, default=4)
-    options = parser.parse_args()
-    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "dispatcher_site.settings")
-    django.setup()
-    folder = Path(tempfile.mkdtemp(prefix="spb-"))
-    run_dir = RunDir(folder / "servers").create()
-    server = EmbeddedPostgres(run_dir, settings=PostgresSettings(connections_max=300))
-    valkey = EmbeddedValkey(run_dir)
+def measure_load(grounds: Grounds, *, rounds: int, shards: int) -> Measured:
+    """Return both sides' samples; a request is a row, and there are no latencies."""
+    measured = Measured(LOAD, base=COPY)
+    folder = grounds.folder / "flights"
+    run_manage(("sample", "flights", "--out", str(folder)), {"RUN_DIR": str(folder / "run")})
+    path = folder / "flights.csv"
+    count = sum(1 for _ in path.open(encoding="utf-8")) - 1
     cluster: Cluster | None = None
+    say(f"{LOAD.title}: {count:,} flights, {shards} shards")
     try:
-        server.start()
-        valkey.start()
-        run_manage(("sample", "flights", "--out", str(folder)), {"RUN_DIR": str(folder / "x")})
-        path = folder / "flights.csv"
-        rows = sum(1 for _ in path.open(encoding="utf-8")) - 1
-        cluster = await_cluster(begin_cluster(server, valkey.url, shards=options.shards))
-        rounds = [
-            (copy_once(server, cluster.database, path), load_once(server, cluster, path))
-            for _ in range(options.rounds)
-        ]
+        cluster = begin_cluster(grounds.postgres, grounds.valkey.url, shards=shards)
+        await_cluster(cluster)
+        for number in range(rounds):
+            for side in (COPY, LOADED) if number % 2 == 0 else (LOADED, COPY):
+                with metered(groups_of(grounds, cluster)) as usage:
+                    seconds = (
+                        copy_once(grounds.postgres, cluster.database, path)
+                        if side is COPY
+                        else load_once(grounds.postgres, cluster, path)
+                    )
+                cpu_us = usage.per_request_us(count)
+                sample = replace(Sample(count, seconds, 0, 0), cpu_us=cpu_us)
+                measured.samples.setdefault(side.format(shards), []).append(sample)
+                say(f"  {number + 1}. {side.format(shards):24} {seconds:.2f} s")
     finally:
         if cluster is not None:
             end_cluster(cluster)
-        valkey.stop()
-        server.stop()
-        shutil.rmtree(folder, ignore_errors=True)
-    copied = statistics.median(seconds for seconds, _ in rounds)
-    loaded = statistics.median(seconds for _, seconds in rounds)
-    ratio = statistics.median(a / b for a, b in rounds)
-    sys.stdout.write(
-        f"| {rows:,} flights, {options.rounds} rounds | seconds | rows/s | ratio |\n"
-        "|---|---|---|---|\n"
-        f"| psql \\copy, one table, same indexes | {copied:.2f} | {rows / copied:,.0f} | 1.00 |\n"
-        f"| manage.py load, {options.shards} shards | {loaded:.2f} | {rows / loaded:,.0f} "
-        f"| {ratio:.2f} |\n"
-    )
-
-
-if __name__ == "__main__":
-    main()
+    return measured

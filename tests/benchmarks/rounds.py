@@ -44,6 +44,7 @@ class Measured:
     """The samples of one workload, by contender, in the order of the rounds."""
 
     workload: Workload
+    base: str = "pgbench"  # whom ratios are taken to
     samples: dict[str, list[Sample]] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)  # contender -> why
 
@@ -53,6 +54,7 @@ def measure(
     contenders: Sequence[Contender],
     pace: Pace,
     *,
+    base: str = "pgbench",
     rate_of: Callable[[str], float | None] = lambda _: None,
 ) -> Measured:
     """Check every contender, warm it up, then measure them in turn, round by round.
@@ -60,7 +62,7 @@ def measure(
     A contender that answers wrongly or breaks is left out of the whole workload, and the reason
     is kept: half of its rounds would be compared with all of the others'.
     """
-    measured = Measured(workload)
+    measured = Measured(workload, base)
     able = [each for each in contenders if each.serves(workload)]
     say(f"{workload.title}: {', '.join(each.name for each in able)}")
     for round_number in range(pace.rounds + 1):

@@ -11,86 +11,85 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
 import django
+import psutil
 
-from tests.benchmarks import ours
-from tests.benchmarks.contenders import Contender, PgbenchContender
-from tests.benchmarks.drivers import find_pgbench, find_wrk
-from tests.benchmarks.figures import summarise
-from tests.benchmarks.grounds import Grounds, forget_inserts, standing
+from tests.benchmarks import stages
+from tests.benchmarks.checks import checks_elsewhere
+from tests.benchmarks.drivers import find_wrk
+from tests.benchmarks.grounds import standing
+from tests.benchmarks.load import measure_load
 from tests.benchmarks.report import Report, write_all
-from tests.benchmarks.rounds import Pace, measure, say
-from tests.benchmarks.workloads import HALF, ONE_SHARD, POINT, Workload
-from tests.cluster.clusters import Cluster
+from tests.benchmarks.rounds import Pace, say
+from tests.benchmarks.workloads import ALL, CHECKS, LOAD, ONE_SHARD, SCALES, SCATTERS, Workload
 
-NAMES = [workload.name for workload in ONE_SHARD]
-QUICK = {"rounds": 2, "seconds": 2.0}
-FULL = {"rounds": 5, "seconds": 3.0}
+QUICK_ROUNDS, QUICK_SECONDS = 2, 2.0
+FULL_ROUNDS, FULL_SECONDS = 5, 3.0
+LOAD_ROUNDS_MAX = 3
+LOAD_SHARDS = 4
 
 
-def options_from(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the command line asks for."""
+
+    only: tuple[str, ...]
+    rounds: int
+    seconds: float
+    out: Path
+
+    def wanted(self, workloads: Sequence[Workload]) -> list[Workload]:
+        """Return those that are asked for."""
+        return [workload for workload in workloads if workload.name in self.only]
+
+
+def options_from(arguments: Sequence[str] | None = None) -> Options:
     """Return the command line's wishes."""
+    names = [workload.name for workload in ALL]
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
-    parser.add_argument("--only", default="", help=f"some of: {', '.join(NAMES)}")
-    parser.add_argument("--rounds", type=int, default=None)
-    parser.add_argument("--seconds", type=float, default=None)
-    parser.add_argument("--quick", action="store_true", help="2 rounds of 2 s")
-    parser.add_argument("--out", type=Path, default=Path(".run/bench"))
+    parser.add_argument("--only", default=",".join(names), help=f"some of {','.join(names)}")
+    parser.add_argument("--rounds", type=int, help=f"{FULL_ROUNDS} unless --quick")
+    parser.add_argument("--seconds", type=float, help=f"of a stretch; {FULL_SECONDS:g}")
+    quick = f"{QUICK_ROUNDS} rounds of {QUICK_SECONDS:g} s"
+    parser.add_argument("--quick", action="store_true", help=quick)
+    parser.add_argument("--out", type=Path, default=Path(".run/bench"), help="folder to write to")
     found = parser.parse_args(arguments)
-    defaults = QUICK if found.quick else FULL
-    found.rounds = found.rounds or int(defaults["rounds"])
-    found.seconds = found.seconds or defaults["seconds"]
-    found.only = [name for name in found.only.split(",") if name] or NAMES
-    unknown = set(found.only) - set(NAMES)
-    if unknown:
-        parser.error(f"unknown: {', '.join(sorted(unknown))}; there are {', '.join(NAMES)}")
-    return found
+    only = tuple(name for name in found.only.split(",") if name)
+    if unknown := sorted(set(only) - set(names)):
+        parser.error(f"unknown: {', '.join(unknown)}; there are {', '.join(names)}")
+    rounds, seconds = (QUICK_ROUNDS, QUICK_SECONDS) if found.quick else (FULL_ROUNDS, FULL_SECONDS)
+    return Options(only, found.rounds or rounds, found.seconds or seconds, found.out)
 
 
-def one_shard(
-    grounds: Grounds, cluster: Cluster, wanted: Sequence[Workload], pace: Pace, report: Report
-) -> None:
-    """Measure everything that one shard answers."""
-    contenders = _contenders(grounds, cluster, report)
-    peak: dict[str, float] = {}
-    for workload in wanted:
-        if workload is HALF and not peak:
-            say("half: needs the peak rate of `point` in the same run")
-            continue
-        measured = measure(
-            workload, contenders, pace, rate_of=peak.get if workload is HALF else _no_rate
-        )
-        report.add(measured)
-        if workload is POINT:
-            peak = {
-                name: summarise(samples).rate / 2 for name, samples in measured.samples.items()
-            }
-        if workload.writes:
-            forget_inserts(grounds.plain_dsn)
-            ours.forget_our_inserts(grounds, cluster)
-    report.memory |= ours.worker_memory(cluster)
-
-
-def _no_rate(_: str) -> None:
-    """Ask as fast as answers come."""
-
-
-def _contenders(grounds: Grounds, cluster: Cluster, report: Report) -> list[Contender]:
-    wrk = find_wrk()
-    groups = ours.groups_of(grounds, cluster)
-    found: list[Contender] = [
-        ours.contender("dispatcher", cluster.url, cluster.key, groups, wrk),
-        ours.contender("node", cluster.shard_urls[0], cluster.key, groups, wrk),
-    ]
-    pgbench = find_pgbench()
-    if pgbench is None:
-        report.note("pgbench was not found: there is no limit to compare with.")
-    else:
-        roots = {"postgres": grounds.postgres_roots()}
-        found.insert(0, PgbenchContender("pgbench", pgbench, grounds.plain_dsn, roots))
-    return found
+def run(options: Options) -> Report:
+    """Run the stages that are asked for."""
+    pace = Pace(options.rounds, options.seconds)
+    report = Report(rounds=pace.rounds, seconds=pace.seconds, cores=psutil.cpu_count() or 0)
+    report.note(
+        "Load by `wrk` with one thread; by our own generator at 1 connection and at a fixed rate."
+        if find_wrk()
+        else "Load by our own generator, which takes more CPU than `wrk`: that is not installed."
+    )
+    with ExitStack() as stack:
+        if set(options.only) - {CHECKS.name}:
+            say("starting Postgres")
+            grounds = stack.enter_context(standing())
+            report.postgres = grounds.version()
+            if wanted := options.wanted(ONE_SHARD):
+                stages.one_shard(grounds, wanted, pace, report)
+            if wanted := options.wanted(SCATTERS):
+                stages.scatter(grounds, wanted, pace, report)
+            if wanted := options.wanted(SCALES):
+                stages.scale(grounds, wanted, pace, report)
+            if options.wanted([LOAD]):
+                rounds = min(pace.rounds, LOAD_ROUNDS_MAX)
+                report.add(measure_load(grounds, rounds=rounds, shards=LOAD_SHARDS))
+        if options.wanted([CHECKS]):
+            report.checks = checks_elsewhere()
+    return report
 
 
 def main() -> None:
@@ -98,16 +97,7 @@ def main() -> None:
     options = options_from()
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "dispatcher_site.settings")
     django.setup()
-    pace = Pace(options.rounds, options.seconds)
-    report = Report(rounds=pace.rounds, seconds=pace.seconds)
-    report.note("Load: wrk." if find_wrk() else "Load: our own generator, as wrk is not there.")
-    wanted = [workload for workload in ONE_SHARD if workload.name in options.only]
-    with ExitStack() as stack:
-        grounds = stack.enter_context(standing())
-        cluster = stack.enter_context(ours.cluster_of(grounds))
-        report.postgres = grounds.version()
-        one_shard(grounds, cluster, wanted, pace, report)
-    sys.stdout.write(write_all(report, options.out))
+    sys.stdout.write(write_all(run(options), options.out))
 
 
 if __name__ == "__main__":
