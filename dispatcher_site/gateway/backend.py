@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+from dispatcher_site.gateway.deadlines import Deadlines
 from dispatcher_site.gateway.routing_state import RoutingKeeper
 from dispatcher_site.gateway.scatter import Scatter
-from dispatcher_site.gateway.single import SWEEP_S, SingleShard
+from dispatcher_site.gateway.single import SingleShard
 from dispatcher_site.gateway.streams import Streams
 from modeldefs.kit.asks import Ask, Outcome
-from modeldefs.wire.sweeper import Sweeper
 
 Done = Callable[[Outcome], None]
 
@@ -22,7 +22,7 @@ class ShardsBackend:
         self._keeper = keeper
         self._streams = streams
         self._loop = asyncio.get_running_loop()
-        self._sweeper = Sweeper(interval_s=SWEEP_S)
+        self._deadlines = Deadlines()
 
     def submit(self, ask: Ask, done: Done) -> Callable[[], None] | None:
         """Ask the shards and call ``done`` once."""
@@ -35,7 +35,7 @@ class ShardsBackend:
                 done,
                 keeper=self._keeper,
                 streams=self._streams,
-                sweeper=self._sweeper,
+                deadlines=self._deadlines,
                 loop=self._loop,
             )
         else:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 import msgspec
 
+from dispatcher_site.gateway.deadlines import Deadlines
 from dispatcher_site.gateway.refusals import MOVED, problem_of, unsettled, untrusted
 from dispatcher_site.gateway.routing_state import RoutingKeeper
 from dispatcher_site.gateway.streams import Streams
@@ -27,13 +28,11 @@ from modeldefs.wire.problems import (
     ShardFault,
     ShardUnavailable,
 )
-from modeldefs.wire.sweeper import Sweeper
 
 logger = logging.getLogger(__name__)
 
 HOP_MS = 20  # what is kept back of the deadline for our own work
 TRIES_MAX = 2
-SWEEP_S = 0.02
 
 Done = Callable[[Outcome], None]
 
@@ -42,8 +41,20 @@ class SingleShard:
     """One ask under way to the owner of its key."""
 
     __slots__ = (
-        "_ask", "_body", "_done", "_keeper", "_key", "_loop", "_request_id", "_shard",
-        "_streams", "_sweeper", "_tries", "deadline",
+        "_ask",
+        "_body",
+        "_deadlines",
+        "_done",
+        "_is_page",
+        "_keeper",
+        "_key",
+        "_loop",
+        "_request_id",
+        "_shard",
+        "_streams",
+        "_tries",
+        "deadline",
+        "is_over",
     )  # fmt: skip
 
     def __init__(
@@ -54,12 +65,14 @@ class SingleShard:
         *,
         keeper: RoutingKeeper,
         streams: Streams,
-        sweeper: Sweeper,
+        deadlines: Deadlines,
         loop: asyncio.AbstractEventLoop,
     ) -> None:
         self._ask, self._key = ask, key
-        self._done: Done | None = done
-        self._keeper, self._streams, self._sweeper, self._loop = keeper, streams, sweeper, loop
+        self._done = done
+        self.is_over = False
+        self._is_page = ask.plan is not None and ask.plan.groups is None
+        self._keeper, self._streams, self._deadlines, self._loop = keeper, streams, deadlines, loop
         self.deadline = loop.time() + ask.timeout_ms / 1_000
         self._tries = 0
         self._shard = ""
@@ -94,9 +107,10 @@ class SingleShard:
             )
         # The first try has all of the time; asking the clock again would only cost.
         left_ms = ask.timeout_ms
-        if self._tries > 1:
+        if self._tries == 1:
+            self._deadlines.watch(self)
+        else:
             left_ms = int((self.deadline - self._loop.time()) * 1_000)
-        self._sweeper.add(self)
         self._request_id = client.send(
             endpoint=ask.served.endpoint.number,
             flags=calls.JOINED,
@@ -108,9 +122,13 @@ class SingleShard:
         )
 
     def _on_answer(self, status: int, body: bytes) -> None:
-        if self._done is None:
+        if self.is_over:
             return
         self._request_id = NO_REQUEST
+        if status == calls.WHOLE and self._is_page:
+            self.is_over = True
+            self._done(PageOutcome(body, None, False, ONE_SHARD))
+            return
         if status in (calls.WHOLE, calls.MORE):
             self._finish(self._outcome(status, body))
             return
@@ -127,7 +145,7 @@ class SingleShard:
         self._finish(problem)
 
     def _again(self) -> None:
-        if self._done is not None:
+        if not self.is_over:
             self.begin()
 
     def _outcome(self, status: int, body: bytes) -> Outcome:
@@ -137,8 +155,6 @@ class SingleShard:
                 return Written(body)
             if ask.plan.groups is not None:
                 return groups_outcome(ask, [calls.decode_groups(body)], ONE_SHARD)
-            if status == calls.WHOLE:
-                return PageOutcome(body, None, False, ONE_SHARD)
             return page_outcome(ask, [calls.decode_page(body)], ONE_SHARD)
         except msgspec.DecodeError:
             return untrusted(self._shard)
@@ -158,10 +174,9 @@ class SingleShard:
         self._finish(DeadlineExceeded(shards=[fault], members=members))
 
     def _finish(self, outcome: Outcome) -> None:
-        done, self._done = self._done, None
-        self._sweeper.discard(self)
-        if done is not None:
-            done(outcome)
+        if not self.is_over:
+            self.is_over = True
+            self._done(outcome)
 
     def _forget(self) -> None:
         client = self._streams.client(self._shard)
@@ -170,6 +185,5 @@ class SingleShard:
 
     def give_up(self) -> None:
         """The client is gone: stop what still runs for it."""
-        self._done = None
-        self._sweeper.discard(self)
+        self.is_over = True
         self._forget()

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from modeldefs.kit.catalog import shard_key_parameter
 from modeldefs.kit.endpoints import Endpoint
 from modeldefs.kit.plans import ReadPlan
+from modeldefs.kit.quick_urls import QuickUrls
 from modeldefs.kit.requests import RequestReader
 from modeldefs.wire.http1 import Cancel
 from modeldefs.wire.keys import Principal
@@ -78,6 +79,8 @@ class Ask:
     def ordered_values(self) -> list[Any]:
         """Return the present parameters' texts in declared order, as a call carries them."""
         values = self.values
+        if len(values) == 1:
+            return list(values.values())
         return [values[name] for name in self.served.names if name in values]
 
     def shard_key(self) -> str | None:
@@ -106,12 +109,15 @@ class Served:
         "allow",
         "endpoint",
         "head",
+        "is_single",
         "key_parameter",
         "methods",
         "model",
+        "name",
         "names",
         "path",
         "plans",
+        "quick",
         "reader",
         "verb",
         "version",
@@ -119,6 +125,8 @@ class Served:
 
     def __init__(self, endpoint: Endpoint[Any, Any]) -> None:
         self.endpoint = endpoint
+        self.name = endpoint.name
+        self.is_single = endpoint.shape == "single"
         self.path = b"/" + endpoint.name.encode()
         self.methods = {method.encode() for method in endpoint.methods}
         self.allow = ", ".join(sorted({m.decode() for m in self.methods} | {"OPTIONS"}))
@@ -128,6 +136,7 @@ class Served:
         self.version = endpoint.version
         self.verb = "write" if endpoint.kind == "mutation" else "read"
         self.key_parameter = shard_key_parameter(endpoint) if self.verb == "write" else ""
+        self.quick = QuickUrls(self.reader) if self.verb == "read" else None
         self.plans: dict[int, ReadPlan] = {}
         self.head = b"".join(b"%b: %b\r\n" % header for header in JSON_HEADERS)
         self.head += b"api-version: %d\r\nx-request-id: " % self.version

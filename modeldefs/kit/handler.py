@@ -64,6 +64,9 @@ class EndpointHandler:
     def install(self, front: DataFront) -> None:
         """Serve from now on, here and in the ninja operations of this process."""
         self.front = front
+        # Without a step in between: these are called for every request.
+        self.claims = front.claims  # type: ignore[method-assign]
+        self.answer = front.answer  # type: ignore[method-assign]
         config = apps.get_app_config("kit")
         if isinstance(config, KitConfig):
             config.front = front

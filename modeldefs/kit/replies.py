@@ -47,7 +47,7 @@ class ReplyMaker:
             head += b"shardpoint-coverage: %.6g\r\n" % shards.coverage
         if isinstance(outcome, GroupsOutcome):
             value = groups_json(ask, outcome.rows)
-        elif ask.served.endpoint.shape == "single":
+        elif ask.served.is_single:
             if not outcome.rows and not ask.served.endpoint.optional_result:
                 return problem_reply(NotFound(), request.path, ask.request_id)
             value = outcome.rows or b"null"

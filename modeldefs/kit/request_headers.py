@@ -14,7 +14,9 @@ TIMEOUT_MAX_MS = 30_000
 class RequestHeaders:
     """The few headers that decide how a data request is read."""
 
-    __slots__ = ("accepts_json", "content_type", "has_body", "is_encoded", "key", "timeout_ms")
+    __slots__ = (
+        "accepts_json", "content_type", "has_body", "is_encoded", "is_plain", "key", "timeout_ms",
+    )  # fmt: skip
 
     def __init__(self, headers: list[tuple[bytes, bytes]]) -> None:
         self.content_type: bytes | None = None
@@ -46,6 +48,8 @@ class RequestHeaders:
         self.key = api_key if authorization is None else authorization
         self.accepts_json = accept is None or _accepts_json(accept)
         self.timeout_ms = TIMEOUT_DEFAULT_MS if timeout is None else _timeout_ms(timeout)
+        # Nothing in them asks for a closer look at a request without a body.
+        self.is_plain = self.accepts_json and not (self.has_body or self.is_encoded)
 
 
 def _listed(before: bytes | None, value: bytes) -> bytes:

@@ -116,8 +116,8 @@ def unpack_requests(payload: bytes) -> list[RequestRecord]:
     return records
 
 
-def unpack_answers(payload: bytes) -> list[AnswerRecord]:
-    """Return all answer records of a payload.
+def unpack_answers(payload: bytes) -> list[tuple[int, int, bytes]]:
+    """Return all answer records of a payload, as bare tuples: they are made for every answer.
 
     Raises:
         BadFrame: A record is cut off. None of the payload may be acted on.
@@ -132,7 +132,7 @@ def unpack_answers(payload: bytes) -> list[AnswerRecord]:
         if length > end - position:
             raise BadFrame("an answer record is longer than its frame")
         body = payload[position : position + length]
-        records.append(AnswerRecord(request_id, status, body))
+        records.append((request_id, status, body))
         position += length
     return records
 

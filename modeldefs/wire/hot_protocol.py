@@ -192,7 +192,10 @@ class HotProtocol(HttpToolsProtocol):
                     self._hold()  # what these bytes are is known when its turn has come
         finally:
             self._feeding = False
-        self._set_deadline()
+        if self._active is not None and reader.state == IDLE and not self.flow.write_paused:
+            self.deadline = math.inf
+        else:
+            self._set_deadline()
 
     def _hold(self) -> None:
         self._held = True
@@ -295,13 +298,20 @@ class HotProtocol(HttpToolsProtocol):
         request = exchange.request
         if self.transport.is_closing():
             return
+        if (
+            type(reply) is JsonReply
+            and request.keep_alive
+            and request.method != b"HEAD"
+            and not (self._stopping or self._queue or self._held or self._expect_due)
+        ):
+            self.transport.write(json_reply_bytes(reply, self.server_state.default_headers))
+            if not self._feeding:
+                self._set_deadline()
+            return
         keep_alive = request.keep_alive and not (
             self._stopping and not self._queue and self._reader.state == IDLE
         )
-        if type(reply) is JsonReply and keep_alive and request.method != b"HEAD":
-            self.transport.write(json_reply_bytes(reply, self.server_state.default_headers))
-        else:
-            self.transport.write(self._rendered(reply, request, keep_alive=keep_alive))
+        self.transport.write(self._rendered(reply, request, keep_alive=keep_alive))
         if not keep_alive:
             self._close()
             return

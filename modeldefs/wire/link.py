@@ -19,7 +19,6 @@ from modeldefs.wire.frames import (
     NO_BUCKET,
     NO_REQUEST,
     STATUS_DRAIN,
-    AnswerRecord,
     BadFrame,
     FrameReader,
     FrameWriter,
@@ -192,14 +191,17 @@ class Link(asyncio.Protocol):
         self.end(RESET)
 
     def _frames(self, data: bytes) -> None:
-        answers: list[AnswerRecord] = []
+        answers: list[tuple[int, int, bytes]] = []
         for payload in self._reader.feed(data):
             answers += unpack_answers(payload)
         pending = self.pending
         for request_id, status, body in answers:
             done = pending.pop(request_id, None)
             if done is not None:
-                call_done(done, status, body)
+                try:
+                    done(status, body)
+                except Exception:  # as in call_done, without the call
+                    logger.exception("stream.done_failed")
             elif request_id == NO_REQUEST and status == STATUS_DRAIN:
                 self._draining = True
                 self._release("draining")
