@@ -54,9 +54,10 @@ class GroupsOutcome:
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """The JSON of what a mutation returned."""
+    """The JSON of what a mutation returned, now or when its key was first used."""
 
     body: bytes
+    replayed: bool = False
 
 
 Outcome = PageOutcome | GroupsOutcome | Written | Problem

@@ -40,6 +40,8 @@ class ReplyMaker:
             return problem_reply(outcome, request.path, ask.request_id)
         head = b"%b%b\r\n" % (ask.served.head, ask.request_id.encode())
         if isinstance(outcome, Written):
+            if outcome.replayed:
+                head += b"idempotency-replayed: true\r\n"
             return JsonReply(outcome.body, head)
         shards = outcome.shards
         envelope = _ONE_SHARD_JSON if shards is ONE_SHARD else _shards_json(shards)

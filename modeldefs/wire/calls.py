@@ -7,7 +7,7 @@ dispatcher can merge them without reading them.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -17,6 +17,8 @@ import msgspec
 JOINED = 0x0001
 WHOLE = 200
 MORE = 206
+# A write answers WHOLE with its JSON, or REPLAYED with what was stored when it was done before.
+REPLAYED = 208
 
 
 class Call(msgspec.Struct, array_like=True):
@@ -28,6 +30,17 @@ class Call(msgspec.Struct, array_like=True):
     after: list[Any] | None = None
     principal: str = ""
     request_id: str = ""
+    # Of a write: the key under which the shard remembers its answer, scoped by principal and
+    # endpoint; what the key was first used for; and whether the dispatcher made the key itself.
+    idempotency_key: str = ""
+    fingerprint: bytes = b""
+    hop: bool = False
+
+
+class Replayed(NamedTuple):
+    """The answer of a write that was done before under the same key."""
+
+    body: bytes
 
 
 class PagePart(msgspec.Struct, array_like=True):

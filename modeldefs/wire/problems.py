@@ -7,7 +7,8 @@ Problem
 ├── InvalidRequest 400 ── CursorInvalid, CursorExpired, IdempotencyKeyMissing, ResultTooLarge
 ├── Unauthorized 401, ClockSkew 401, Forbidden 403
 ├── UnknownEndpoint 404, NotFound 404, MethodNotAllowed 405, NotAcceptable 406, RequestTimeout 408
-├── Conflict 409, StaleEpoch 409, ContractMismatch 409, VersionRetired 410
+├── Conflict 409, InFlight 409, StaleEpoch 409, ContractMismatch 409, VersionRetired 410
+├── IdempotencyKeyReused 422
 ├── BodyTooLarge 413, UriTooLong 414, UnsupportedMediaType 415, WrongShard 421, HeaderTooLarge 431
 ├── QuotaExceeded 429
 ├── Internal 500, DefinitionFault 500, ShardUntrusted 502, ShardReset 502
@@ -194,6 +195,21 @@ class Conflict(Problem):
 
     code = "conflict"
     status = 409
+
+
+class InFlight(Problem):
+    """A request with this Idempotency-Key, or another write of the row, is still running."""
+
+    code = "in-flight"
+    status = 409
+    retryable = True
+
+
+class IdempotencyKeyReused(Problem):
+    """This Idempotency-Key was used before, with other parameters."""
+
+    code = "idempotency-key-reused"
+    status = 422
 
 
 class StaleEpoch(Problem):

@@ -115,6 +115,8 @@ def _outcome(ask: Ask, part: object, shards: Shards) -> Outcome:
         return part
     if isinstance(part, bytes):
         return Written(part) if ask.plan is None else PageOutcome(part, None, False, shards)
+    if isinstance(part, calls.Replayed):
+        return Written(part.body, replayed=True)
     if isinstance(part, calls.GroupPart):
         return groups_outcome(ask, [part], shards)
     if isinstance(part, calls.PagePart):

@@ -32,16 +32,16 @@ from modeldefs.wire.problems import (
 )
 from shardnode.runtime.lane_pool import LanePool
 from shardnode.runtime.lanes import LaneError
-from shardnode.runtime.mutations import Writer
 from shardnode.runtime.point_reads import PointReads, PointStatement
 from shardnode.runtime.rows import RowEncoder, array_literal, load_rows, text_of_key
 from shardnode.runtime.sqlstates import problem_of_sqlstate
+from shardnode.runtime.writes import Writes
 
 logger = logging.getLogger(__name__)
 
 # What a call is answered with: a part of calls.py, a problem, or bytes that are the whole answer:
 # the JSON of a write, or all rows of a joined page, separated by commas.
-Outcome = calls.PagePart | calls.GroupPart | bytes | Problem
+Outcome = calls.PagePart | calls.GroupPart | bytes | calls.Replayed | Problem
 Done = Callable[[Outcome], None]
 Cancel = Callable[[], None]
 READY_MAX = 4_096
@@ -92,7 +92,7 @@ class Executor:
         quick: LanePool,
         slow: LanePool,
         points: PointReads,
-        writer: Writer,
+        writer: Writes,
         shard: str,
         clock: Callable[[], float],
     ) -> None:
@@ -307,6 +307,8 @@ def encode_outcome(outcome: Outcome, *, joined: bool = False) -> tuple[int, byte
     """Return an outcome as the status and body of a stream's answer record."""
     if isinstance(outcome, Problem):
         return outcome.status, msgspec.msgpack.encode(outcome.to_wire())
+    if isinstance(outcome, calls.Replayed):
+        return calls.REPLAYED, outcome.body
     if isinstance(outcome, bytes):
         return calls.WHOLE, outcome
     status = calls.MORE if joined and isinstance(outcome, calls.PagePart) else calls.WHOLE

@@ -29,10 +29,12 @@ from shardnode.runtime.lanes import LaneLimits
 from shardnode.runtime.mutations import Writer
 from shardnode.runtime.point_reads import SESSION as POINT_SESSION
 from shardnode.runtime.point_reads import PointReads
+from shardnode.runtime.writes import WRITE_SESSION, Writes
 
 POINT_LANES = 2
 QUICK_LANES = 3
 SLOW_LANES = 3
+WRITE_LANES = 3  # while one waits for its commit, the next tick's writes take another
 ROWS_BODY_BYTES_MAX = 16 * 1024 * 1024
 ROWS_PATH = b"/_node/rows/"
 
@@ -51,8 +53,12 @@ class NodeHandler(EndpointHandler):
         self._quick = LanePool(self._config.ro_dsn, QUICK_LANES)
         self._slow = LanePool(self._config.ro_dsn, SLOW_LANES, LaneLimits(batch_max=1))
         self._points = LanePool(self._config.ro_dsn, POINT_LANES, session=POINT_SESSION)
-        self._writer = Writer(
-            catalog=self._catalog, shard=self._config.name, clock=self._loop.time
+        self._writes = Writes(
+            catalog=self._catalog,
+            lanes=LanePool(self._config.rw_dsn, WRITE_LANES, commits=True, session=WRITE_SESSION),
+            writer=Writer(shard=self._config.name, clock=self._loop.time),
+            shard=self._config.name,
+            clock=self._loop.time,
         )
         self._executor = Executor(
             catalog=self._catalog,
@@ -60,7 +66,7 @@ class NodeHandler(EndpointHandler):
             quick=self._quick,
             slow=self._slow,
             points=PointReads(self._points, shard=self._config.name),
-            writer=self._writer,
+            writer=self._writes,
             shard=self._config.name,
             clock=self._loop.time,
         )
@@ -70,6 +76,7 @@ class NodeHandler(EndpointHandler):
         await self._quick.open()
         await self._slow.open()
         await self._points.open()
+        await self._writes.open()
         secret = self._config.rw_dsn.encode()
         label = b"shardpoint node cursor %d" % FORMAT
         self.install(
@@ -84,7 +91,7 @@ class NodeHandler(EndpointHandler):
 
     async def stopped(self) -> None:
         """Finish what runs and close the lanes."""
-        await self._writer.close()
+        await self._writes.close()
         await self._quick.close()
         await self._slow.close()
         await self._points.close()

@@ -1,8 +1,9 @@
-"""Writes: the author's function, in one transaction, on the shard that owns the row.
+"""Writes that stay Python: the author's function, in one transaction, on the owner of the row.
 
 The transaction first takes ``FOR SHARE`` on the bucket's row at the caller's epoch, so a bucket
 cannot change owner under a write; and it names its bucket, so that a trigger refuses rows of any
-other. What the client gets is read back from the row itself, in the same transaction.
+other. What the client gets is read back from the row itself, in the same transaction, and is
+stored there under the request's key: a repeat finds it and writes nothing.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date, datetime, timedelta
@@ -22,7 +24,6 @@ from django.core.exceptions import ObjectDoesNotExist, ValidationError
 from django.db import Error, connection, models, transaction
 from psycopg import RawCursor
 
-from modeldefs.kit.catalog import Catalog
 from modeldefs.kit.endpoints import Endpoint
 from modeldefs.kit.errors import DefinitionError
 from modeldefs.kit.parameters import ParameterSpec
@@ -42,12 +43,21 @@ from modeldefs.wire.problems import (
     TransactionConflict,
     WrongShard,
 )
+from shardnode.runtime.idempotency import WriteKey, key_of
 from shardnode.runtime.rows import RowEncoder
-from shardnode.runtime.sqlstates import CONNECTION_LOST, RETRYABLE, problem_of_sqlstate
+from shardnode.runtime.sqlstates import (
+    CONNECTION_LOST,
+    DUPLICATE,
+    RETRYABLE,
+    problem_of_sqlstate,
+)
 
 logger = logging.getLogger(__name__)
 
 TRIES_MAX = 3
+# How long a write waits for a row, or for a request with the same key, before it is refused.
+LOCK_TIMEOUT_MS = 1_000
+RECONNECT_S = 0.1  # how long a lost connection's server gets before its write is asked again
 WAITING_MAX = 512
 _encode = msgspec.json.Encoder(decimal_format="string").encode
 
@@ -60,13 +70,11 @@ class Writer:
     def __init__(
         self,
         *,
-        catalog: Catalog,
         shard: str,
         clock: Callable[[], float],
         threads: int = 8,
         waiting_max: int = WAITING_MAX,
     ) -> None:
-        self._catalog = catalog
         self._shard = shard
         self._clock = clock
         self._loop = asyncio.get_running_loop()
@@ -122,26 +130,37 @@ class Writer:
         bucket: int,
         epoch: int,
         deadline: float,
-    ) -> bytes | Problem:
+    ) -> bytes | calls.Replayed | Problem:
         problem: Problem = TransactionConflict()
-        for _ in range(TRIES_MAX):
+        key = key_of(endpoint, call)
+        was_lost = False  # a try may have been committed without our knowing
+        for last in (*[False] * (TRIES_MAX - 1), True):
             left_ms = int((deadline - self._clock()) * 1_000)
             if left_ms <= 0:
-                # Not begun: nothing was written.
-                return DeadlineExceeded()
+                return ShardReset() if was_lost else DeadlineExceeded()
             try:
-                return self._attempt(endpoint, call, bucket, epoch, left_ms)
+                return self._attempt(endpoint, call, bucket, epoch, left_ms, key)
             except Problem as refused:
                 return refused
             except Error as fault:
                 sqlstate = _sqlstate_of(fault)
                 logger.info("write.refused", extra={"sqlstate": sqlstate})
-                problem = problem_of_sqlstate(sqlstate, is_write=True, shard=self._shard)
                 connection.close_if_unusable_or_obsolete()
+                is_repeatable = sqlstate in RETRYABLE
+                is_clients = key is not None and not key.hop
+                problem = problem_of_sqlstate(
+                    sqlstate, is_write=True, shard=self._shard, is_keyed=is_clients
+                )
                 if problem.code == "shard-unavailable" and self._local.begun:
                     # The connection may have been lost inside COMMIT: nobody knows.
-                    return ShardReset(shards=problem.shards)
-                if sqlstate not in RETRYABLE:
+                    was_lost = True
+                    problem = ShardReset(shards=problem.shards)
+                    is_repeatable = key is not None
+                    time.sleep(0 if last else RECONNECT_S)
+                elif sqlstate == DUPLICATE and key is not None:
+                    # Another request with this key was quicker, if the next try finds its answer.
+                    is_repeatable = True
+                if not is_repeatable:
                     return problem
             except Exception as fault:
                 return _problem_of(fault, endpoint)
@@ -154,25 +173,35 @@ class Writer:
         bucket: int,
         epoch: int,
         left_ms: int,
-    ) -> bytes:
+        key: WriteKey | None,
+    ) -> bytes | calls.Replayed:
         arguments = python_arguments(endpoint, call)
         self._local.begun = False
         with transaction.atomic():
             with connection.cursor() as cursor:
                 cursor.execute(
                     "SELECT set_config('sp.bucket', %s, true), "
-                    "set_config('statement_timeout', %s, true)",
-                    [str(bucket), str(left_ms)],
+                    "set_config('statement_timeout', %s, true), "
+                    "set_config('lock_timeout', %s, true)",
+                    [str(bucket), str(left_ms), str(LOCK_TIMEOUT_MS)],
                 )
                 cursor.execute(
-                    "SELECT 1 FROM sp_bucket WHERE bucket = %s AND epoch = %s "
-                    "AND state = 'owned' FOR SHARE",
-                    [bucket, epoch],
+                    "SELECT i.fingerprint, i.body FROM sp_bucket b "
+                    "LEFT JOIN sp_idempotency i ON i.bucket = b.bucket AND i.scope = %s "
+                    "WHERE b.bucket = %s AND b.epoch = %s AND b.state = 'owned' "
+                    "FOR SHARE OF b",
+                    [key.scope if key is not None else None, bucket, epoch],
                 )
-                if cursor.fetchone() is None:
-                    raise WrongShard
+                found = cursor.fetchone()
+            if found is None:
+                raise WrongShard
+            if key is not None and found[0] is not None:
+                return key.replay(bytes(found[0]), str(found[1]).encode())
             self._local.begun = True
-            return self._encoded(endpoint.function(**arguments))
+            body = self._encoded(endpoint.function(**arguments))
+            if key is not None:
+                _remember(key, bucket, body)
+            return body
 
     def _encoded(self, result: Any) -> bytes:
         if isinstance(result, models.Model):
@@ -200,6 +229,16 @@ class Writer:
                 raise NotFound("the mutation returned a row that is not stored")
             joined, _, _ = encoder.encode_joined(raw.pgresult, 1)
             return joined
+
+
+def _remember(key: WriteKey, bucket: int, body: bytes) -> None:
+    """Store the answer under its key, in the transaction that runs."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "INSERT INTO sp_idempotency (bucket, scope, fingerprint, hop, body) "
+            "VALUES (%s, %s, %s, %s, %s)",
+            [bucket, key.scope, key.fingerprint, key.hop, body.decode()],
+        )
 
 
 def python_arguments(endpoint: Endpoint[Any, Any], call: calls.Call) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from modeldefs.wire.problems import (
     DeadlineExceeded,
     DefinitionFault,
     Forbidden,
+    InFlight,
     Internal,
     InvalidRequest,
     NotPrimary,
@@ -26,6 +27,9 @@ WRONG_BUCKET = "SP001"
 KEY_CHANGED = "SP002"
 REFERENCE_ROW = "SP005"
 CONNECTION_LOST = "08006"
+DUPLICATE = "23505"
+LOCK_TIMEOUT = "55P03"
+TERMINATED = "57P01"
 RETRYABLE = frozenset({"40001", "40P01"})
 
 _CONFLICTS = {
@@ -36,8 +40,19 @@ _CONFLICTS = {
 _BAD_VALUES = frozenset({"23502", "23514", "22001", "22003", "22007", "22008", "22P02"})
 
 
-def problem_of_sqlstate(sqlstate: str, *, is_write: bool, shard: str) -> Problem:
-    """Return the problem for an error of Postgres while it ran an endpoint."""
+def problem_of_sqlstate(
+    sqlstate: str, *, is_write: bool, shard: str, is_keyed: bool = False
+) -> Problem:
+    """Return the problem for an error of Postgres while it ran an endpoint.
+
+    Args:
+        sqlstate: The error's code.
+        is_write: Was it a mutation?
+        shard: This shard's name, for what is told of it.
+        is_keyed: Did the client send an Idempotency-Key?
+    """
+    if sqlstate == LOCK_TIMEOUT:
+        return InFlight() if is_keyed else TransactionConflict()
     if sqlstate in _CONFLICTS:
         return Conflict(f"the write conflicts with what is stored: {_CONFLICTS[sqlstate]}")
     if sqlstate in _BAD_VALUES:

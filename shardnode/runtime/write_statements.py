@@ -1,22 +1,23 @@
-"""The one statement of a traced write: may it write here, was it done before, do it, remember it.
+"""The one statement of a traced write: may it write here, do it, remember what was answered.
 
-    sp_seen   what an earlier request with this key was answered, if there was one
     sp_own    the bucket's row at the caller's epoch, share-locked; empty if the bucket is not
-              ours, or if the key was seen
+              ours, or if the key was seen before
     sp_row    the author's INSERT, UPDATE or DELETE, which reads sp_own and so does nothing
               without it
-    sp_kept   the answer, stored under the key
+    and last  the answer, stored under the key and returned
+
+One row comes back: the answer, as JSON built by Postgres. None comes back if nothing was done; why
+is a second question (`WHY`), which only those ask who got no answer.
 
 ``sp_own`` also sets ``sp.bucket``, by which the guard triggers tell a row of this bucket from one
 that a mutation should not touch. They look at it when a row is written, and the row waits for
-sp_own, so it is set before: also when the statement before it in the same transaction had another.
+sp_own, so it is set before, also where the statement ahead in the same transaction set another.
 
-Invariant: the row and its key are written by one statement, so either both are there or neither.
+Invariant: the row and its key are written by one statement, so both are there or neither.
 """
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 
 from modeldefs.kit.write_plans import BUCKET_SLOT, OWN, ROW, WritePlan
@@ -25,25 +26,30 @@ EPOCH_SLOT = "sp_epoch"
 SCOPE_SLOT = "sp_scope"
 FINGERPRINT_SLOT = "sp_fingerprint"
 HOP_SLOT = "sp_hop"
-KEY_CONSTRAINT = "sp_idempotency_pkey"
-
-# Columns of the one row that comes back: ours?, the answer, and what was stored before.
-OWNED, BODY, SEEN_FINGERPRINT, SEEN_BODY = range(4)
 
 _OWN_ROW = (
-    f"{OWN} AS MATERIALIZED ("
+    f"{OWN} AS MATERIALIZED ("  # noqa: S608 - of our own names and ``$n``, as all below
     "SELECT set_config('sp.bucket', b.bucket::text, true) FROM sp_bucket b"
     " WHERE b.bucket = {bucket}::integer AND b.epoch = {epoch}::bigint AND b.state = 'owned'"
     "{unseen} FOR SHARE OF b)"
 )
-_SEEN = (
-    "sp_seen AS MATERIALIZED (SELECT i.fingerprint, i.body FROM sp_idempotency i"
+_UNSEEN = (
+    " AND NOT EXISTS (SELECT FROM sp_idempotency i"
     " WHERE i.bucket = {bucket}::integer AND i.scope = {scope}::uuid)"
 )
-_KEPT = (
-    "sp_kept AS (INSERT INTO sp_idempotency (bucket, scope, fingerprint, hop, body)"
+_KEEP = (
+    "INSERT INTO sp_idempotency (bucket, scope, fingerprint, hop, body)"  # noqa: S608
     " SELECT {bucket}::integer, {scope}::uuid, {fingerprint}::bytea, {hop}::boolean, {answer}"
-    f" FROM {OWN}{{found}} RETURNING body)"
+    f" FROM {OWN}{{found}} RETURNING body"
+)
+
+# Columns of the row that says why nothing was done: is the bucket ours, and what is stored under
+# the key, if anything.
+WHY = (
+    "SELECT EXISTS (SELECT FROM sp_bucket b WHERE b.bucket = $1::integer"
+    " AND b.epoch = $2::bigint AND b.state = 'owned'), encode(i.fingerprint, 'hex'), i.body"
+    " FROM (SELECT 1) AS one"
+    " LEFT JOIN sp_idempotency i ON i.bucket = $1::integer AND i.scope = $3::uuid"
 )
 
 
@@ -55,67 +61,47 @@ class WriteStatement:
     slots: tuple[str, ...]
 
 
-def scope_of(principal: str, endpoint: str, key: str) -> str:
-    """Return where a key is remembered: equal for equal principal, endpoint and key only.
-
-    A hash of 128 bits instead of three texts: its index entry is a fifth as large, and every
-    write pays for one.
-    """
-    parts = [part.encode() for part in (principal, endpoint, key)]
-    joined = b"".join(b"%d:%b" % (len(part), part) for part in parts)
-    return hashlib.blake2b(joined, digest_size=16, person=b"sp-idempotency").hexdigest()
-
-
-def keyed_statement(plan: WritePlan) -> WriteStatement:
-    """Return the statement that does the plan once for its key."""
-    names = _Names(plan.slots)
-    bucket, scope = names.place(BUCKET_SLOT), names.place(SCOPE_SLOT)
-    seen = _SEEN.format(bucket=bucket, scope=scope)
-    own = _OWN_ROW.format(
-        bucket=bucket,
-        epoch=names.place(EPOCH_SLOT),
-        unseen=" AND NOT EXISTS (SELECT FROM sp_seen)",
-    )
-    kept = _KEPT.format(
-        bucket=bucket,
-        scope=scope,
-        fingerprint=names.place(FINGERPRINT_SLOT),
-        hop=names.place(HOP_SLOT),
-        answer=plan.answer,
-        found=f" WHERE EXISTS (SELECT FROM {ROW})" if plan.must_exist else "",
-    )
-    text = (
-        f"WITH {seen}, {own}, {ROW} AS ({plan.sql}), {kept}"
-        f" SELECT EXISTS (SELECT FROM {OWN}), (SELECT body FROM sp_kept),"
-        " (SELECT fingerprint FROM sp_seen), (SELECT body FROM sp_seen)"
-    )
-    return WriteStatement(text, names.slots)
-
-
-def unkeyed_statement(plan: WritePlan) -> WriteStatement:
-    """Return the statement that does the plan each time it is asked."""
-    names = _Names(plan.slots)
-    own = _OWN_ROW.format(
-        bucket=names.place(BUCKET_SLOT), epoch=names.place(EPOCH_SLOT), unseen=""
-    )
-    answer = plan.answer
-    if plan.must_exist:
-        answer = f"CASE WHEN EXISTS (SELECT FROM {ROW}) THEN {answer} END"
-    text = (
-        f"WITH {own}, {ROW} AS ({plan.sql})"
-        f" SELECT EXISTS (SELECT FROM {OWN}), {answer}, NULL, NULL"
-    )
-    return WriteStatement(text, names.slots)
-
-
-class _Names:
+class _Places:
     """The parameters of a statement by name: those of the plan first, each once."""
 
     def __init__(self, slots: tuple[str, ...]) -> None:
         self.slots = slots
 
-    def place(self, name: str) -> str:
+    def of(self, name: str) -> str:
         """Return ``$n`` of a parameter."""
         if name not in self.slots:
             self.slots = (*self.slots, name)
         return f"${self.slots.index(name) + 1}"
+
+
+def keyed_statement(plan: WritePlan) -> WriteStatement:
+    """Return the statement that does the plan once for its key."""
+    places = _Places(plan.slots)
+    bucket, scope = places.of(BUCKET_SLOT), places.of(SCOPE_SLOT)
+    own = _OWN_ROW.format(
+        bucket=bucket,
+        epoch=places.of(EPOCH_SLOT),
+        unseen=_UNSEEN.format(bucket=bucket, scope=scope),
+    )
+    keep = _KEEP.format(
+        bucket=bucket,
+        scope=scope,
+        fingerprint=places.of(FINGERPRINT_SLOT),
+        hop=places.of(HOP_SLOT),
+        answer=plan.answer,
+        found=_found(plan),
+    )
+    return WriteStatement(f"WITH {own}, {ROW} AS ({plan.sql}) {keep}", places.slots)
+
+
+def unkeyed_statement(plan: WritePlan) -> WriteStatement:
+    """Return the statement that does the plan each time it is asked."""
+    places = _Places(plan.slots)
+    own = _OWN_ROW.format(bucket=places.of(BUCKET_SLOT), epoch=places.of(EPOCH_SLOT), unseen="")
+    answer = f"SELECT {plan.answer} FROM {OWN}{_found(plan)}"  # noqa: S608
+    return WriteStatement(f"WITH {own}, {ROW} AS ({plan.sql}) {answer}", places.slots)
+
+
+def _found(plan: WritePlan) -> str:
+    # Where the row must be there, its absence leaves no answer and so nothing to remember.
+    return f" WHERE EXISTS (SELECT FROM {ROW})" if plan.must_exist else ""

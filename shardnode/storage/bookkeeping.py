@@ -57,6 +57,15 @@ CREATE TABLE IF NOT EXISTS {schema}.sp_model (
     reference boolean NOT NULL,
     version integer NOT NULL
 );
+CREATE TABLE IF NOT EXISTS {schema}.sp_idempotency (
+    bucket integer NOT NULL,
+    scope uuid NOT NULL,
+    fingerprint bytea NOT NULL,
+    hop boolean NOT NULL,
+    created timestamptz NOT NULL DEFAULT now(),
+    body text NOT NULL,
+    PRIMARY KEY (bucket, scope)
+);
 INSERT INTO {schema}.sp_bucket (bucket, state, epoch)
     SELECT bucket, 'owned', 0 FROM generate_series(0, {bucket_last}) AS bucket
     WHERE NOT EXISTS (SELECT 1 FROM {schema}.sp_bucket);
@@ -175,6 +184,7 @@ REVOKE ALL ON ALL FUNCTIONS IN SCHEMA {schema} FROM PUBLIC;
 GRANT SELECT ON {schema}.sp_meta, {schema}.sp_bucket, {schema}.sp_owner, {schema}.sp_model
     TO {rw}, {ro}, {mon};
 GRANT UPDATE (lockable) ON {schema}.sp_meta, {schema}.sp_bucket TO {rw};
+GRANT SELECT, INSERT, DELETE ON {schema}.sp_idempotency TO {rw};
 GRANT SELECT, INSERT, UPDATE (rows, skipped, updated) ON {schema}.sp_load TO {rw};
 GRANT EXECUTE ON FUNCTION {schema}.sp_accept_map(bigint, jsonb, jsonb),
     {schema}.sp_accept_keyring(bigint, bytea), {schema}.sp_accept_dispatcher(uuid, text) TO {rw};

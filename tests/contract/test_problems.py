@@ -40,6 +40,8 @@ STATUSES = {
     "not-acceptable": 406,
     "request-timeout": 408,
     "conflict": 409,
+    "in-flight": 409,
+    "idempotency-key-reused": 422,
     "stale-epoch": 409,
     "contract-mismatch": 409,
     "version-retired": 410,
@@ -62,6 +64,7 @@ STATUSES = {
     "deadline-exceeded": 504,
 }
 RETRYABLE = {
+    "in-flight",
     *("request-timeout", "stale-epoch", "wrong-shard", "quota-exceeded", "shard-unavailable"),
     *("overloaded", "transaction-conflict", "not-primary", "shard-behind", "deadline-exceeded"),
 }

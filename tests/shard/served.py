@@ -24,9 +24,10 @@ ALIAS = "served"
 
 @dataclass(frozen=True)
 class ServedShard:
-    """Where a shard is read."""
+    """Where a shard is read and written."""
 
     ro_dsn: str
+    rw_dsn: str = ""
 
 
 @contextmanager
@@ -48,7 +49,7 @@ def served_shard(
         with wrapper.cursor() as cursor:
             # As a bulk load: rows of many buckets come in one session.
             cursor.execute("SELECT set_config('sp.load', 'on', false)")
-        yield ServedShard(node["ro_dsn"])
+        yield ServedShard(node["ro_dsn"], node["rw_dsn"])
     finally:
         wrapper.close()
         del connections[ALIAS]
