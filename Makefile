@@ -27,8 +27,8 @@ install-dev: $(VENV)/.installed-dev ## Make it with what tests and lint need
 test: install-dev ## Run all tests on real embedded servers (ARGS="tests/unit -k name")
 	$(BIN)/pytest $(ARGS)
 
-bench: install-dev ## Measure beside pgbench (ARGS="--quick --only point")
-	$(BIN)/python -m tests.benchmarks.run --out $(RUN_DIR)/bench $(ARGS)
+bench: install-dev ## Measure beside pgbench (ARGS="--quick --only point"; PEERS=1: and other systems)
+	$(BIN)/python -m tests.benchmarks.run --out $(RUN_DIR)/bench $(if $(PEERS),--peers) $(ARGS)
 
 lint: install-dev ## Check style, types, import contracts and tidiness
 	$(BIN)/ruff check .

@@ -22,6 +22,8 @@ from tests.benchmarks.checks import checks_elsewhere
 from tests.benchmarks.drivers import find_wrk
 from tests.benchmarks.grounds import standing
 from tests.benchmarks.load import measure_load
+from tests.benchmarks.peers.everybody import peers_running
+from tests.benchmarks.peers.places import PeerPlaces
 from tests.benchmarks.report import Report, write_all
 from tests.benchmarks.rounds import Pace, say
 from tests.benchmarks.workloads import ALL, CHECKS, LOAD, ONE_SHARD, SCALES, SCATTERS, Workload
@@ -40,6 +42,8 @@ class Options:
     rounds: int
     seconds: float
     out: Path
+    peers: bool
+    peers_folder: Path
 
     def wanted(self, workloads: Sequence[Workload]) -> list[Workload]:
         """Return those that are asked for."""
@@ -56,12 +60,22 @@ def options_from(arguments: Sequence[str] | None = None) -> Options:
     quick = f"{QUICK_ROUNDS} rounds of {QUICK_SECONDS:g} s"
     parser.add_argument("--quick", action="store_true", help=quick)
     parser.add_argument("--out", type=Path, default=Path(".run/bench"), help="folder to write to")
+    parser.add_argument("--peers", action="store_true", help="measure other systems too")
+    kept = Path(os.environ.get("RUN_DIR") or ".run") / "peers"
+    parser.add_argument("--peers-folder", type=Path, default=kept, help="where they are installed")
     found = parser.parse_args(arguments)
     only = tuple(name for name in found.only.split(",") if name)
     if unknown := sorted(set(only) - set(names)):
         parser.error(f"unknown: {', '.join(unknown)}; there are {', '.join(names)}")
     rounds, seconds = (QUICK_ROUNDS, QUICK_SECONDS) if found.quick else (FULL_ROUNDS, FULL_SECONDS)
-    return Options(only, found.rounds or rounds, found.seconds or seconds, found.out)
+    return Options(
+        only,
+        found.rounds or rounds,
+        found.seconds or seconds,
+        found.out,
+        found.peers,
+        found.peers_folder.absolute(),
+    )
 
 
 def run(options: Options) -> Report:
@@ -79,7 +93,14 @@ def run(options: Options) -> Report:
             grounds = stack.enter_context(standing())
             report.postgres = grounds.version()
             if wanted := options.wanted(ONE_SHARD):
-                stages.one_shard(grounds, wanted, pace, report)
+                with ExitStack() as others:
+                    places = PeerPlaces(options.peers_folder)
+                    peers = (
+                        others.enter_context(peers_running(grounds, places, report.note))
+                        if options.peers
+                        else []
+                    )
+                    stages.one_shard(grounds, wanted, pace, report, peers)
             if wanted := options.wanted(SCATTERS):
                 stages.scatter(grounds, wanted, pace, report)
             if wanted := options.wanted(SCALES):

@@ -1,0 +1,1 @@
+"""Other systems beside us in one run, each set up as its own documentation would have it."""
