@@ -1,7 +1,8 @@
 """Answering one ask from the one shard that owns its key: the most frequent way, kept short.
 
 Every ask ends with exactly one outcome, at its deadline at the latest. A refusal that says our map
-is old costs one refresh and one more try. A write is never sent twice.
+is old costs one refresh and one more try. A write has a key, the client's or one that is made for
+this hop, so that it too may be sent again when its connection broke: the shard does it once.
 """
 
 from __future__ import annotations
@@ -95,16 +96,7 @@ class SingleShard:
             self._finish(problem_of(self._streams, shard, 0, b"refused"))
             return
         if not self._body:
-            self._body = calls.encode(
-                calls.Call(
-                    ask.mask,
-                    ask.ordered_values(),
-                    ask.limit,
-                    ask.after,
-                    ask.principal.kid,
-                    ask.request_id,
-                )
-            )
+            self._body = calls.encode(ask.call(is_hop=True))
         # The first try has all of the time; asking the clock again would only cost.
         left_ms = ask.timeout_ms
         if self._tries == 1:
@@ -129,7 +121,7 @@ class SingleShard:
             self.is_over = True
             self._done(PageOutcome(body, None, False, ONE_SHARD))
             return
-        if status in (calls.WHOLE, calls.MORE):
+        if status in (calls.WHOLE, calls.MORE, calls.REPLAYED):
             self._finish(self._outcome(status, body))
             return
         problem = problem_of(self._streams, self._shard, status, body)
@@ -139,7 +131,7 @@ class SingleShard:
                 self._keeper.refresh_soon().add_done_callback(lambda _: self._again())
                 return
             problem = unsettled(self._shard)
-        elif problem.code == "shard-reset" and self._ask.plan is not None and can_repeat:
+        elif problem.code == "shard-reset" and can_repeat:
             self._loop.call_later(HOP_MS / 1_000, self._again)
             return
         self._finish(problem)
@@ -152,7 +144,9 @@ class SingleShard:
         ask = self._ask
         try:
             if ask.plan is None:
-                return Written(body)
+                # What a key of our own brings back is the first answer to this very request.
+                is_replay = status == calls.REPLAYED and ask.idempotency_key != ""
+                return Written(body, replayed=is_replay)
             if ask.plan.groups is not None:
                 return groups_outcome(ask, [calls.decode_groups(body)], ONE_SHARD)
             return page_outcome(ask, [calls.decode_page(body)], ONE_SHARD)
@@ -166,8 +160,10 @@ class SingleShard:
 
     def on_deadline(self) -> None:
         """Stop waiting, and tell the node so."""
-        # A write that left may still be committed: whoever repeats it may do it twice.
-        unknown = self._ask.plan is None and self._request_id != NO_REQUEST
+        # A write that left may still be committed: whoever repeats it without a key of theirs may
+        # do it twice.
+        is_keyed = self._ask.idempotency_key != ""
+        unknown = self._ask.plan is None and not is_keyed and self._request_id != NO_REQUEST
         members = {"retryable": False} if unknown else None
         fault = ShardFault(self._shard, "deadline-exceeded", self._ask.timeout_ms)
         self._forget()

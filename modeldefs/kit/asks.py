@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -11,6 +12,7 @@ from modeldefs.kit.endpoints import Endpoint
 from modeldefs.kit.plans import ReadPlan
 from modeldefs.kit.quick_urls import QuickUrls
 from modeldefs.kit.requests import RequestReader
+from modeldefs.wire import calls
 from modeldefs.wire.http1 import Cancel
 from modeldefs.wire.keys import Principal
 from modeldefs.wire.problems import Problem
@@ -76,6 +78,35 @@ class Ask:
     principal: Principal
     request_id: str
     timeout_ms: int
+    idempotency_key: str = ""  # the client's own, of a write
+
+    def call(self, *, is_hop: bool) -> calls.Call:
+        """Return the call that a node is sent.
+
+        Args:
+            is_hop: The dispatcher sends it: a write without a key gets one of the request's own,
+                so that the dispatcher may send it again.
+        """
+        values = self.ordered_values()
+        if self.plan is not None:
+            return calls.Call(
+                self.mask, values, self.limit, self.after, self.principal.kid, self.request_id
+            )
+        own = self.idempotency_key
+        return calls.Call(
+            self.mask,
+            values,
+            principal=self.principal.owner or self.principal.kid,
+            request_id=self.request_id,
+            idempotency_key=own or (self.request_id if is_hop else ""),
+            fingerprint=self._fingerprint(values) if own else b"",
+            hop=is_hop and not own,
+        )
+
+    def _fingerprint(self, values: list[Any]) -> bytes:
+        """Return what a key is used for: endpoint, version and canonical parameters."""
+        about = (self.served.name, self.served.version, self.mask, values)
+        return hashlib.sha256(calls.encode(about)).digest()
 
     def ordered_values(self) -> list[Any]:
         """Return the present parameters' texts in declared order, as a call carries them."""

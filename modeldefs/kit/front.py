@@ -31,7 +31,7 @@ from modeldefs.kit.endpoints import RESERVED_PATHS
 from modeldefs.kit.errors import DefinitionError
 from modeldefs.kit.plans import ReadPlan
 from modeldefs.kit.replies import ReplyMaker, cursor_binding, groups_json, problem_reply
-from modeldefs.kit.request_headers import RequestHeaders
+from modeldefs.kit.request_headers import RequestHeaders, idempotency_key_of
 from modeldefs.kit.requests import ReadRequest
 from modeldefs.wire.cursors import read_cursor
 from modeldefs.wire.http1 import Cancel, HttpReply, HttpRequest, Reply
@@ -218,6 +218,7 @@ class DataFront:
             principal,
             request_id,
             headers.timeout_ms,
+            idempotency_key_of(headers) if served.verb == "write" else "",
         )
 
     def _read(

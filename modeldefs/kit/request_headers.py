@@ -5,23 +5,28 @@ All others are of no meaning here; a header that is understood and wrong is refu
 
 from __future__ import annotations
 
+import re
+
 from modeldefs.wire.problems import InputError, InvalidRequest
 
 TIMEOUT_DEFAULT_MS = 2_000
 TIMEOUT_MAX_MS = 30_000
+_IDEMPOTENCY_KEY = re.compile(rb"[!-~]{1,255}")
 
 
 class RequestHeaders:
     """The few headers that decide how a data request is read."""
 
     __slots__ = (
-        "accepts_json", "content_type", "has_body", "is_encoded", "is_plain", "key", "timeout_ms",
+        "accepts_json", "content_type", "has_body", "idempotency_key", "is_encoded", "is_plain",
+        "key", "timeout_ms",
     )  # fmt: skip
 
     def __init__(self, headers: list[tuple[bytes, bytes]]) -> None:
         self.content_type: bytes | None = None
         self.has_body = False
         self.is_encoded = False
+        self.idempotency_key: bytes | None = None
         authorization: bytes | None = None
         api_key: bytes | None = None
         accept: bytes | None = None
@@ -43,6 +48,8 @@ class RequestHeaders:
                 self.is_encoded = True
             elif name == b"accept":
                 accept = _listed(accept, value)
+            elif name == b"idempotency-key":
+                self.idempotency_key = _listed(self.idempotency_key, value)
             elif name == b"shardpoint-timeout-ms":
                 timeout = _listed(timeout, value)
         self.key = api_key if authorization is None else authorization
@@ -50,6 +57,21 @@ class RequestHeaders:
         self.timeout_ms = TIMEOUT_DEFAULT_MS if timeout is None else _timeout_ms(timeout)
         # Nothing in them asks for a closer look at a request without a body.
         self.is_plain = self.accepts_json and not (self.has_body or self.is_encoded)
+
+
+def idempotency_key_of(headers: RequestHeaders) -> str:
+    """Return the key that a write came with; "" if it has none.
+
+    Raises:
+        InvalidRequest: It is no key: empty, longer than 255, or not visible ASCII.
+    """
+    key = headers.idempotency_key
+    if key is None:
+        return ""
+    if _IDEMPOTENCY_KEY.fullmatch(key):
+        return key.decode()
+    detail = "is not 1 to 255 visible ASCII characters"
+    raise InvalidRequest(errors=[InputError("wrong-type", detail, parameter="Idempotency-Key")])
 
 
 def _listed(before: bytes | None, value: bytes) -> bytes:

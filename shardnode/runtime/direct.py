@@ -39,7 +39,7 @@ class _Wait:
         if give_up is not None:
             give_up()
         # A write may still be committed: whoever repeats it may do it twice.
-        is_write = self._ask.plan is None
+        is_write = self._ask.plan is None and not self._ask.idempotency_key
         self._end(DeadlineExceeded(members={"retryable": False} if is_write else None))
 
     def _end(self, outcome: Outcome) -> None:
@@ -70,14 +70,7 @@ class LocalBackend:
         wait = _Wait(ask, shards, done)
         give_up = self._executor.run(
             endpoint=ask.served.endpoint,
-            call=calls.Call(
-                ask.mask,
-                ask.ordered_values(),
-                ask.limit,
-                ask.after,
-                ask.principal.kid,
-                ask.request_id,
-            ),
+            call=ask.call(is_hop=False),
             place=place,
             joined=True,
             deadline=self._loop.time() + ask.timeout_ms / 1_000,
