@@ -32,6 +32,7 @@ from modeldefs.wire.problems import (
     TransactionConflict,
     WrongShard,
 )
+from shardnode.runtime.forgetting import Forgetting
 from shardnode.runtime.idempotency import WriteKey, key_of
 from shardnode.runtime.lane_pool import LanePool
 from shardnode.runtime.lane_statements import LaneError
@@ -108,6 +109,7 @@ class Writes:
     ) -> None:
         self._catalog = catalog
         self._lanes, self._writer = lanes, writer
+        self._forgetting = Forgetting(lanes)
         self._shard = shard
         self._clock = clock
         self._loop = asyncio.get_running_loop()
@@ -143,9 +145,11 @@ class Writes:
     async def open(self) -> None:
         """Connect the lanes."""
         await self._lanes.open()
+        self._forgetting.start()
 
     async def close(self) -> None:
         """Wait for what runs and close lanes and threads."""
+        self._forgetting.stop()
         await self._writer.close()
         await self._lanes.close()
 

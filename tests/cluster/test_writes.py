@@ -70,14 +70,14 @@ def test_what_is_no_key_is_refused(cluster: Cluster, key: str) -> None:
 
 def test_python_mutations_keep_keys_too(cluster: Cluster) -> None:
     """Without a change, `update_user` asks whether the user is there: Python in a thread."""
-    id = person(4)["id"]
-    before = write(cluster, "/update_user", "python", id=id)
+    number = person(4)["id"]
+    before = write(cluster, "/update_user", "python", id=number)
     write(cluster, "/insert_user", "python", **person(4))
-    again = write(cluster, "/update_user", "python", id=id)
+    again = write(cluster, "/update_user", "python", id=number)
 
     assert (before.json(), again.json()) == (False, False)
     assert again.headers["Idempotency-Replayed"] == "true"
-    assert write(cluster, "/update_user", "python-2", id=id).json() is True
+    assert write(cluster, "/update_user", "python-2", id=number).json() is True
 
 
 def test_without_a_key_each_request_is_one_of_its_own(cluster: Cluster) -> None:

@@ -18,6 +18,7 @@ from modeldefs import Document, Reference, mutation
 from modeldefs.kit.statements import LIMIT_SLOT, page_statement
 from modeldefs.wire.calls import Replayed
 from modeldefs.wire.problems import Problem
+from shardnode.runtime.forgetting import Forgetting, ForgettingLimits
 from shardnode.runtime.lanes import SESSION_SETTINGS
 from shardnode.runtime.rows import RowEncoder
 from tests.shard.served import ALIAS, ServedShard, served_shard
@@ -397,6 +398,32 @@ def test_a_commit_whose_answer_is_lost_is_asked_again_only_under_a_key(
 
     assert (answer if isinstance(answer, Replayed) else code(answer)) == expected
     assert things(node) == [(1, "one")]
+
+
+def test_keys_are_forgotten_when_their_time_has_passed(node: WritingNode) -> None:
+    """A walk of several steps finds all that are old, and no other; a client's live longer."""
+    for key, hop, age in (("a", 1, 700), ("b", 1, 500), ("c", 0, 80_000), ("d", 0, 90_000)):
+        node.do("remove", given={"id": "1"}, key=key, hop=bool(hop))
+        node.sql(
+            "WITH one AS (DELETE FROM sp_idempotency WHERE created > now() - interval '300 s'"
+            " RETURNING *) INSERT INTO sp_idempotency (bucket, scope, fingerprint, hop, body,"
+            " created) SELECT bucket, scope, fingerprint, hop, body, now() - %s * interval '1 s'"
+            " FROM one",
+            age,
+        )
+
+    async def forget() -> None:
+        limits = ForgettingLimits(pages_per_step=1, pause_s=0.001, pause_busy_s=0.001)
+        walk = Forgetting(node.writes._lanes, limits)
+        walk.start()
+        while keys(node) > 2:
+            await asyncio.sleep(0)
+        walk.stop()
+
+    node.run(forget())
+    kept = [node.do("remove", given={"id": "1"}, key=k, hop=h) for k, h in (("b", 1), ("c", 0))]
+
+    assert kept == [Replayed(b"0")] * 2
 
 
 TEXTS = st.text(st.characters(exclude_characters="\x00", exclude_categories=["Cs"]), max_size=40)
