@@ -41,9 +41,10 @@ class Stretch:
 
 
 class Contender(Protocol):
-    """One column of the report."""
+    """One line of the report."""
 
     name: str
+    notes: list[str]
 
     def serves(self, workload: Workload) -> bool:
         """Say whether this workload makes sense here."""

@@ -32,6 +32,9 @@ def one_shard(
     """Measure everything that one shard answers, beside pgbench and the peers."""
     with ours.cluster_of(grounds) as cluster:
         contenders = [*_of_one_shard(grounds, cluster, report), *peers]
+        for each in contenders:
+            for line in each.notes:
+                report.note(f"{each.name}: {line}")
         half: dict[str, float] = {}
         for workload in wanted:
             if workload is HALF and not half:

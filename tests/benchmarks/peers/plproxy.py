@@ -24,6 +24,10 @@ from tests.benchmarks.grounds import Grounds, fill_plain
 from tests.benchmarks.peers.places import SITES, PeerMissing, PeerPlaces
 
 NAME = "PL/Proxy (SQL)"
+CONNECTS = (
+    "every stretch begins with a new connection from each of its backends to the data, whose cost"
+    " is counted; longer stretches (--seconds) make it small."
+)
 ROUTER, DATA = "router", "data"
 SCRIPTS = {
     "point": f"\\set key random(1, {rows.ROWS})\nSELECT * FROM get_item(:key);\n",
@@ -90,6 +94,6 @@ def plproxy_peer(grounds: Grounds, places: PeerPlaces) -> Iterator[list[Contende
         _fill(server)
         pid = server.running_pid()
         groups = {"postgres": [pid] if pid else []}
-        yield [PgbenchContender(NAME, pgbench, server.dsn(ROUTER), groups, SCRIPTS)]
+        yield [PgbenchContender(NAME, pgbench, server.dsn(ROUTER), groups, SCRIPTS, [CONNECTS])]
     finally:
         server.stop()

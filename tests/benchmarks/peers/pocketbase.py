@@ -27,6 +27,7 @@ from tests.benchmarks.traffic import Traffic
 from tests.benchmarks.walking import Ask
 
 NAME = "PocketBase"
+NOT_DURABLE = "its inserts are acknowledged without an fsync, which is its default."
 MIGRATIONS = SITES / "pocketbase" / "migrations"
 SETUP_TIMEOUT_S = 60
 RECORDS = "/api/collections/item/records"
@@ -94,4 +95,8 @@ def pocketbase_peer(grounds: Grounds, places: PeerPlaces) -> Iterator[list[Conte
     log = grounds.folder / "pocketbase.log"
     with served(command, port=port, folder=grounds.folder, log=log, environment={}) as pid:
         groups = {"server": [pid]}
-        yield [HttpContender(NAME, _traffic(port), groups, rows_of, find_wrk(), next_page)]
+        yield [
+            HttpContender(
+                NAME, _traffic(port), groups, rows_of, find_wrk(), next_page, [NOT_DURABLE]
+            )
+        ]
