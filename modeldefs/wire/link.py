@@ -33,6 +33,7 @@ logger = logging.getLogger(__name__)
 REFUSED = b"refused"
 SATURATED = b"saturated"
 RESET = BadFrame.code
+GATHER_ROUNDS_MAX = 4
 
 Done = Callable[[int, bytes], None]
 
@@ -77,7 +78,7 @@ class Link(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._unsent: dict[int, bytes] = {}
         self._control: list[bytes] = []
-        self._unsent_bytes = 0
+        self._unsent_bytes = self._gathered = self._rounds = 0
         self._flush_due = self._paused = self.ended = self._draining = False
         self._heard = self._pinged = False
         self._silence: asyncio.TimerHandle | None = None
@@ -92,7 +93,8 @@ class Link(asyncio.Protocol):
         self.full = len(pending) >= limits.in_flight_max or size >= limits.unsent_bytes_max
         if not self._flush_due:
             self._flush_due = True
-            self._loop.call_soon(self._flush)
+            self._gathered = self._rounds = 0
+            self._loop.call_soon(self._gather)
 
     def forget(self, request_id: int) -> bool:
         """Give up a call, at the node too; False if it is not one of this link."""
@@ -233,6 +235,24 @@ class Link(asyncio.Protocol):
         if not self._flush_due:
             self._flush_due = True
             self._loop.call_soon(self._flush)
+
+    def _gather(self) -> None:
+        """Let the calls leave, or look once more for others that would leave with them.
+
+        As Nagle's algorithm (RFC 896) does, but without a timer: when nothing is under way calls
+        leave at once; else they wait for as many rounds of the loop as keep bringing more.
+        """
+        waiting = len(self._unsent)
+        if (
+            waiting > self._gathered
+            and self._rounds < GATHER_ROUNDS_MAX
+            and len(self.pending) > waiting
+        ):
+            self._gathered = waiting
+            self._rounds += 1
+            self._loop.call_soon(self._gather)
+        else:
+            self._flush()
 
     def _flush(self) -> None:
         self._flush_due = False

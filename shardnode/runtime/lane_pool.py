@@ -59,6 +59,11 @@ class LanePool:
         return self._boarding
 
     @property
+    def in_flight(self) -> int:
+        """How many statements are under way."""
+        return sum(lane.in_flight for lane in self._lanes)
+
+    @property
     def is_connected(self) -> bool:
         """Is any lane connected?"""
         return any(lane.is_connected for lane in self._lanes)

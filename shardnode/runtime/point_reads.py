@@ -21,6 +21,7 @@ from shardnode.runtime.sqlstates import problem_of_sqlstate
 logger = logging.getLogger(__name__)
 
 TOGETHER_MAX = 64
+GATHER_ROUNDS_MAX = 4
 # Generic plans that walk from each element to its row by an index, whatever the statistics of the
 # moment say: the statement is planned once and used for as long as the connection lives.
 SESSION = (
@@ -62,6 +63,7 @@ class PointReads:
         self._shard = shard
         self._loop = asyncio.get_running_loop()
         self._groups: dict[PointStatement, _Group] = {}
+        self._asked = self._gathered = self._rounds = 0
 
     def ask(
         self, statement: PointStatement, values: list[Any], deadline: float, done: Done
@@ -70,19 +72,38 @@ class PointReads:
         group = self._groups.get(statement)
         if group is None:
             if not self._groups:
-                self._loop.call_soon(self._depart)
+                self._gathered = self._rounds = 0
+                self._loop.call_soon(self._gather)
             group = self._groups[statement] = _Group()
         key = tuple([values[place] for place in statement.places])
         places = group.places
         place = places.setdefault(key, len(places))
         group.waiting.append((place, done))
+        self._asked += 1
         if deadline > group.deadline:
             group.deadline = deadline
         if len(places) >= TOGETHER_MAX:
             del self._groups[statement]
             self._send(statement, group)
 
+    def _gather(self) -> None:
+        """Send the statements, or look once more for reads that would leave with them.
+
+        As on the streams: at once when nothing is under way, else as long as more keep coming.
+        """
+        if (
+            self._asked > self._gathered
+            and self._rounds < GATHER_ROUNDS_MAX
+            and self._lanes.in_flight
+        ):
+            self._gathered = self._asked
+            self._rounds += 1
+            self._loop.call_soon(self._gather)
+        else:
+            self._depart()
+
     def _depart(self) -> None:
+        self._asked = 0
         groups, self._groups = self._groups, {}
         for statement, group in groups.items():
             self._send(statement, group)
