@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
 
@@ -19,8 +19,9 @@ from dispatcher_site.gateway.routing_state import RoutingKeeper
 from dispatcher_site.gateway.streams import Streams
 from dispatcher_site.routing.planner import Leg, plan_request
 from dispatcher_site.routing.shard_map import ShardMap
-from modeldefs.kit.answers import groups_outcome, page_outcome
+from modeldefs.kit.answers import groups_outcome, merged_outcome, page_outcome
 from modeldefs.kit.asks import Ask, Outcome, PageOutcome, Shards
+from modeldefs.kit.merge import first_limit
 from modeldefs.wire import calls
 from modeldefs.wire.frames import NO_BUCKET, NO_REQUEST
 from modeldefs.wire.problems import (
@@ -46,6 +47,8 @@ class Scatter:
         "_ask",
         "_deadline",
         "_done",
+        "_is_page",
+        "_is_partly",
         "_is_whole",
         "_keeper",
         "_left",
@@ -76,7 +79,9 @@ class Scatter:
         self._parts: list[bytes | None] = []
         self._requests: list[tuple[str, int]] = []
         self._left = 0
-        self._is_whole = False
+        self._is_whole = self._is_partly = False
+        plan = ask.plan
+        self._is_page = plan is not None and plan.groups is None
 
     def begin(self) -> None:
         """Plan with the current map and send every leg."""
@@ -92,10 +97,19 @@ class Scatter:
         if not self._legs:
             self._merge()
             return
+        self._is_partly = False
+        limit = self._ask.limit
+        if self._is_page and len(self._legs) > 1:
+            limit = first_limit(limit, len(self._legs))
+            self._is_partly = limit < self._ask.limit
+        self._send_legs(range(len(self._legs)), limit)
+
+    def _send_legs(self, places: Iterable[int], limit: int) -> None:
         flags = calls.JOINED if len(self._legs) == 1 else 0
-        body = self._body(None)
-        for place, leg in enumerate(self._legs):
-            self._send(place, leg, flags, self._body(leg) if leg.replaced else body)
+        body = self._body(None, limit)
+        for place in places:
+            leg = self._legs[place]
+            self._send(place, leg, flags, self._body(leg, limit) if leg.replaced else body)
 
     def _plan(self, shard_map: ShardMap) -> Sequence[Leg]:
         ask = self._ask
@@ -118,7 +132,7 @@ class Scatter:
         ]
         return random.choice(open_now or list(shards))  # noqa: S311 - spreading load, no secret
 
-    def _body(self, leg: Leg | None) -> bytes:
+    def _body(self, leg: Leg | None, limit: int) -> bytes:
         ask = self._ask
         values = ask.values
         if leg is not None and leg.replaced is not None:
@@ -129,7 +143,7 @@ class Scatter:
             calls.Call(
                 ask.mask,
                 present,
-                ask.limit,
+                limit,
                 ask.after,
                 ask.principal.kid,
                 ask.request_id,
@@ -186,14 +200,17 @@ class Scatter:
 
     def _merge(self) -> None:
         try:
-            self._finish(self._outcome())
+            outcome = self._outcome()
+            if outcome is not None:
+                self._finish(outcome)
         except Problem as problem:
             self._finish(problem)
         except Exception:
             logger.exception("merge.failed", extra={"request_id": self._ask.request_id})
             self._finish(Internal())
 
-    def _outcome(self) -> Outcome:
+    def _outcome(self) -> Outcome | None:
+        """Return the outcome; None when shards must be asked for more first."""
         ask = self._ask
         bodies = [body for body in self._parts if body is not None]
         assert ask.plan is not None
@@ -203,9 +220,21 @@ class Scatter:
                 return groups_outcome(ask, [calls.decode_groups(body) for body in bodies], shards)
             if len(self._legs) == 1 and self._is_whole:
                 return PageOutcome(bodies[0], None, False, shards)
-            return page_outcome(ask, [calls.decode_page(body) for body in bodies], shards)
+            parts = [calls.decode_page(body) for body in bodies]
+            if not self._is_partly:
+                return page_outcome(ask, parts, shards)
+            outcome, short = merged_outcome(ask, parts, shards)
         except msgspec.DecodeError:
             return untrusted(*(leg.shard for leg in self._legs))
+        if not short:
+            return outcome
+        # Each shard was asked for its share of the page, and these may hold more of it.
+        self._is_partly = False
+        self._left = len(short)
+        for place in short:
+            self._parts[place] = None
+        self._send_legs(short, ask.limit)
+        return None
 
     def _on_deadline(self) -> None:
         waited = [

@@ -17,6 +17,7 @@ from modeldefs.kit.merge import (
     empty_totals,
     merge_groups,
     merge_pages,
+    short_parts,
     sort_groups,
 )
 from modeldefs.kit.wireforms import BIGINT, BIGINT_SUM, COUNT, DECIMAL, FLOAT, INTEGER, JSON
@@ -35,14 +36,22 @@ def page_outcome(ask: Ask, parts: Sequence[calls.PagePart], shards: Shards) -> P
         (part,) = parts
         last = part.keys[-1] if part.keys else None
         return PageOutcome(b",".join(part.rows), last, part.more, shards)
+    outcome, _ = merged_outcome(ask, parts, shards)
+    return outcome
+
+
+def merged_outcome(
+    ask: Ask, parts: Sequence[calls.PagePart], shards: Shards
+) -> tuple[PageOutcome, list[int]]:
+    """Return the page of several parts, and which of them must be asked for all of it first."""
     assert ask.plan is not None
     assert ask.plan.first is not None
     order = [OrderKey(key.descending, key.form is DECIMAL) for key in ask.plan.first.keys]
-    merged = merge_pages(
-        [PagePart(part.rows, part.keys, part.more) for part in parts], order, ask.limit
-    )
+    pages = [PagePart(part.rows, part.keys, part.more) for part in parts]
+    merged = merge_pages(pages, order, ask.limit)
     last = list(merged.last) if merged.last is not None else None
-    return PageOutcome(b",".join(merged.rows), last, merged.more, shards)
+    outcome = PageOutcome(b",".join(merged.rows), last, merged.more, shards)
+    return outcome, short_parts(pages, merged, order, ask.limit)
 
 
 def groups_outcome(ask: Ask, parts: Sequence[calls.GroupPart], shards: Shards) -> GroupsOutcome:

@@ -13,11 +13,12 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Context, Decimal
 from fractions import Fraction
-from math import isfinite
+from math import ceil, isfinite, sqrt
 from operator import itemgetter
 from typing import Any
 
 _WIDE = Context(prec=2_000)
+ASK_LESS_FROM_SHARDS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +65,43 @@ def merge_pages(parts: Sequence[PagePart], order: Sequence[OrderKey], limit: int
     return MergedPage(
         [row for _, _, row in kept], kept[-1][1] if kept else None, bool(more and kept)
     )
+
+
+def first_limit(limit: int, shards: int) -> int:
+    """Return how many rows to ask each shard for first: its fair share and a margin.
+
+    Rows are spread by a hash, so a shard's share of a page is binomial: four standard deviations
+    make a second question rare. Below four shards it would save too little.
+    """
+    if shards < ASK_LESS_FROM_SHARDS:
+        return limit
+    share = limit / shards
+    return min(limit, ceil(share + 4 * sqrt(share)))
+
+
+def short_parts(
+    parts: Sequence[PagePart], merged: MergedPage, order: Sequence[OrderKey], limit: int
+) -> list[int]:
+    """Return the parts that may lack rows of this page, because they were asked for fewer.
+
+    A part that has more, and whose own last row stands before the page's last: what it did not
+    give may belong between them.
+    """
+    is_full = len(merged.rows) >= limit
+    return [
+        place
+        for place, part in enumerate(parts)
+        if part.more and not (is_full and not _is_before(part.keys[-1], merged.last, order))
+    ]
+
+
+def _is_before(key: Sequence[Any], last: Sequence[Any] | None, order: Sequence[OrderKey]) -> bool:
+    assert last is not None
+    pairs = zip(_comparable(key, order), _comparable(last, order), order, strict=True)
+    for own, other, column in pairs:
+        if own != other:
+            return bool(own > other) if column.descending else bool(own < other)
+    return False
 
 
 def _at(place: int) -> Callable[[tuple[Sequence[Any], Sequence[Any], bytes]], Any]:

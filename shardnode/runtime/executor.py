@@ -45,6 +45,8 @@ Outcome = calls.PagePart | calls.GroupPart | bytes | calls.Replayed | Problem
 Done = Callable[[Outcome], None]
 Cancel = Callable[[], None]
 READY_MAX = 4_096
+EXACT_ROWS_MAX = 64
+ROWS_STEP = 32
 Filler = Callable[[list[Any], int, list[Any] | None], bytes | None]
 
 
@@ -103,7 +105,7 @@ class Executor:
         self._shard = shard
         self._clock = clock
         self._by_number = catalog.by_number
-        self._ready: dict[tuple[int, int, bool], tuple[ReadPlan, _Ready]] = {}
+        self._ready: dict[tuple[int, int, int, bool], tuple[ReadPlan, _Ready]] = {}
 
     def endpoint(self, number: int) -> Endpoint[Any, Any]:
         """Return an endpoint by its number in the bundle."""
@@ -172,7 +174,9 @@ class Executor:
         deadline: float,
         done: Done,
     ) -> Cancel | None:
-        plan, ready = self._statement(endpoint, call.mask, behind=call.after is not None)
+        plan, ready = self._statement(
+            endpoint, call.mask, rows=_rows_fetched(call.limit), behind=call.after is not None
+        )
         stamp = self._ownership.stamp
         if ready.point is not None and joined:
             self._points.ask(
@@ -244,9 +248,9 @@ class Executor:
             return Internal()
 
     def _statement(
-        self, endpoint: Endpoint[Any, Any], mask: int, *, behind: bool
+        self, endpoint: Endpoint[Any, Any], mask: int, *, rows: int, behind: bool
     ) -> tuple[ReadPlan, _Ready]:
-        known = self._ready.get((endpoint.number, mask, behind))
+        known = self._ready.get((endpoint.number, mask, rows, behind))
         if known is not None:
             return known
         names = [spec.name for bit, spec in enumerate(endpoint.parameters) if mask >> bit & 1]
@@ -260,16 +264,21 @@ class Executor:
         )
         if statement is None:
             raise InvalidRequest("this endpoint has no pages")
+        sql, slots = statement.sql, statement.slots
+        if slots and slots[-1] == LIMIT_SLOT:
+            # As a parameter the limit would be unknown to the plan, which then expects a tenth of
+            # the table and walks the order's index instead of looking rows up and sorting them.
+            sql, slots = f"{sql.rpartition(' LIMIT ')[0]} LIMIT {rows}", slots[:-1]
         ready = _Ready(
-            name=b"e%d_%x_%d" % (endpoint.number, mask, behind),
-            sql=statement.sql.encode(),
-            fillers=tuple(_filler(slot, names) for slot in statement.slots),
+            name=b"e%d_%x_%d_%d" % (endpoint.number, mask, rows, behind),
+            sql=sql.encode(),
+            fillers=tuple(_filler(slot, names) for slot in slots),
             encoder=RowEncoder(statement.columns) if isinstance(statement, Statement) else None,
             point=None if behind else _point_of(endpoint, mask, plan, names),
         )
         if len(self._ready) >= READY_MAX:
             del self._ready[next(iter(self._ready))]
-        self._ready[endpoint.number, mask, behind] = plan, ready
+        self._ready[endpoint.number, mask, rows, behind] = plan, ready
         return plan, ready
 
 
@@ -285,10 +294,16 @@ def _point_of(
     )
 
 
+def _rows_fetched(limit: int) -> int:
+    """Return how many rows to fetch for a page: one more than asked for tells if there are more.
+
+    Large ones in steps, so that callers' limits make few statements.
+    """
+    rows = limit + 1
+    return rows if rows <= EXACT_ROWS_MAX else -(-rows // ROWS_STEP) * ROWS_STEP
+
+
 def _filler(slot: str, names: list[str]) -> Filler:
-    if slot == LIMIT_SLOT:
-        # One row more than asked for tells whether there are more.
-        return lambda values, limit, after: b"%d" % (limit + 1)
     if slot.startswith("sp_after_"):
         place = int(slot.removeprefix("sp_after_"))
         return lambda values, limit, after: text_of_key((after or [])[place])

@@ -11,7 +11,15 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from modeldefs.kit.merge import MergeColumn, OrderKey, PagePart, merge_groups, merge_pages
+from modeldefs.kit.merge import (
+    MergeColumn,
+    OrderKey,
+    PagePart,
+    first_limit,
+    merge_groups,
+    merge_pages,
+    short_parts,
+)
 
 SCALED = st.decimals(-1000, 1000, places=2, allow_nan=False).map(str)
 LETTERS = st.text(st.sampled_from("aZäß\uffff😀"), max_size=3)
@@ -229,3 +237,38 @@ def test_order_of_parts_is_irrelevant(parts: list[tuple[float, int]], chance: An
     assert [["a", float(exact), float(exact / sum(n for _, n in parts))]] == merge_groups(
         answers, 1, measures
     )
+
+
+@given(table=tables(), limit=st.integers(1, 12), asked=st.integers(1, 12), data=st.data())
+def test_asking_each_shard_for_fewer_rows_loses_none(
+    table: tuple[list[OrderKey], list[Key], list[int]],
+    limit: int,
+    asked: int,
+    data: st.DataObject,
+) -> None:
+    """However few rows each shard is asked for first, the page is exact once those that may hold
+    more of it were asked again, and it says rightly whether rows are left.
+    """
+    order, keys, homes = table
+    after = data.draw(st.one_of(st.none(), st.sampled_from(keys))) if keys else None
+    spread = [[k for k, home in zip(keys, homes, strict=True) if home == n] for n in range(5)]
+    whole = page_of(keys, order, limit, after)
+
+    parts = [page_of(own, order, min(asked, limit), after) for own in spread]
+    short = short_parts(parts, merge_pages(parts, order, limit), order, limit)
+    for place in short:
+        parts[place] = page_of(spread[place], order, limit, after)
+    merged = merge_pages(parts, order, limit)
+
+    assert list(whole.rows) == merged.rows
+    assert whole.more == merged.more
+    assert len(short) < len(parts) or asked < limit
+
+
+@given(limit=st.integers(1, 1_000), shards=st.integers(1, 64))
+def test_a_first_question_asks_for_enough_in_all(limit: int, shards: int) -> None:
+    """Together the shards are asked for a page at least, each for a page at most."""
+    asked = first_limit(limit, shards)
+
+    assert 1 <= asked <= limit
+    assert asked * shards >= limit
