@@ -16,6 +16,8 @@ from typing import Any
 from modeldefs.wire.http1 import Headers
 
 KNOWN_MAX = 1_024
+# A block with one of these is new with every request: to know it would only push out others.
+PASSING = frozenset((b"idempotency-key", b"traceparent", b"x-request-id"))
 BLOCK_BYTES_MAX = 2_048
 # Every visible character but "#": the parser takes them all, as they are.
 REQUEST_LINE = re.compile(rb'(GET|POST|QUERY|HEAD) (/[!"$-~]*) HTTP/1\.1')
@@ -52,6 +54,7 @@ class KnownHeads:
             or end + 4 + length != len(data)
             or len(block) > BLOCK_BYTES_MAX
             or REQUEST_LINE.fullmatch(data, 0, line_end) is None
+            or any(name in PASSING for name, _ in headers)
         ):
             return
         # Clients choose the blocks: forget rather than grow.

@@ -92,6 +92,7 @@ PLAIN = [
     b'POST /insert HTTP/1.1\r\nHost: a\r\nContent-Length: 8\r\n\r\n{"id":1}',
     b'POST /insert?q HTTP/1.1\r\nHost: a\r\nContent-Length: 8\r\n\r\n{"id":2}',
     b'GET /get HTTP/1.1\r\nHost: a\r\nContent-Length: 8\r\n\r\n{"id":3}',
+    b"GET /a HTTP/1.1\r\nHost: a\r\nIdempotency-Key: 1\r\n\r\n",
     b"GET /a HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
     b"GET /a HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n",
     b"POST /insert HTTP/1.1\r\nHost: a\r\nContent-Length: 101\r\n\r\n" + b"x" * 101,
