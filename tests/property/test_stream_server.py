@@ -93,7 +93,9 @@ class Play:
         """Return every answer there was; all frames of them are right."""
         reader = FrameReader(TO_DISPATCHER)
         return [
-            answer for part in reader.feed(self.wire.written) for answer in unpack_answers(part)
+            AnswerRecord(*answer)
+            for part in reader.feed(self.wire.written)
+            for answer in unpack_answers(part)
         ]
 
     @property
