@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from modeldefs.kit.catalog import shard_key_parameter
 from modeldefs.kit.endpoints import Endpoint
 from modeldefs.kit.plans import ReadPlan
-from modeldefs.kit.quick_urls import QuickUrls
+from modeldefs.kit.quick_requests import QuickRequests
 from modeldefs.kit.requests import RequestReader
 from modeldefs.wire import calls
 from modeldefs.wire.http1 import Cancel
@@ -168,7 +168,7 @@ class Served:
         self.version = endpoint.version
         self.verb = "write" if endpoint.kind == "mutation" else "read"
         self.key_parameter = shard_key_parameter(endpoint) if self.verb == "write" else ""
-        self.quick = QuickUrls(self.reader) if self.verb == "read" else None
+        self.quick = QuickRequests(self.reader)
         self.plans: dict[int, ReadPlan] = {}
         self.head = b"".join(b"%b: %b\r\n" % header for header in JSON_HEADERS)
         self.head += b"api-version: %d\r\nx-request-id: " % self.version

@@ -32,7 +32,7 @@ from modeldefs.kit.errors import DefinitionError
 from modeldefs.kit.plans import ReadPlan
 from modeldefs.kit.replies import ReplyMaker, cursor_binding, groups_json, problem_reply
 from modeldefs.kit.request_headers import RequestHeaders, idempotency_key_of
-from modeldefs.kit.requests import ReadRequest
+from modeldefs.kit.requests import JSON_TYPE, ReadRequest
 from modeldefs.wire.cursors import read_cursor
 from modeldefs.wire.http1 import Cancel, HttpReply, HttpRequest, Reply
 from modeldefs.wire.keys import Principal, required_scope
@@ -154,10 +154,11 @@ class DataFront:
         """Return the ask of a read whose request is without a flaw; None: look closer."""
         if request.method != b"GET" or not headers.is_plain or request.body:
             return None
-        quick = served.quick
-        if quick is None or not principal.may(served.model, served.version, served.name, "read"):
+        if served.verb != "read" or not principal.may(
+            served.model, served.version, served.name, "read"
+        ):
             return None
-        asked = quick.read(request.query)
+        asked = served.quick.read_url(request.query)
         if asked is None:
             return None
         values, mask, limit = asked
@@ -233,6 +234,10 @@ class DataFront:
             raise InvalidRequest(
                 errors=[InputError("malformed-body", "QUERY takes its parameters in the body")]
             )
+        if request.body and not request.query and headers.content_type == JSON_TYPE:
+            quick = served.quick.read_body(request.body)
+            if quick is not None:
+                return ReadRequest(quick.values, quick.limit)
         return served.reader.read(
             query=request.query,
             body=request.body,
