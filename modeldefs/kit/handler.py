@@ -43,7 +43,7 @@ class EndpointHandler:
     def answer(self, request: HttpRequest, reply: Reply) -> Cancel | None:
         """Answer a request of a data endpoint."""
         if self.front is None:
-            reply(problem_reply(ShardUnavailable("starting"), request.path, ""))
+            reply(problem_reply(ShardUnavailable("starting"), request.path, token_hex(8)))
             return None
         return self.front.answer(request, reply)
 
@@ -89,7 +89,9 @@ async def answer_through_django(request: DjangoRequest) -> HttpResponse:
     )
     if front is None:
         return _django_response(
-            problem_reply(ShardUnavailable("this process serves no data"), asked.path, "")
+            problem_reply(
+                ShardUnavailable("this process serves no data"), asked.path, token_hex(8)
+            )
         )
     answered: asyncio.Future[HttpReply] = asyncio.get_running_loop().create_future()
 

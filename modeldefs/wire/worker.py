@@ -112,6 +112,9 @@ def make_worker(handler_factory: str, *, limits: HttpLimits | None = None) -> ty
             "lifespan": "on",
             "access_log": False,
             "server_header": False,
+            # A header cannot say who calls: keys are bound to networks, and the hot paths know the
+            # socket's peer only.
+            "proxy_headers": False,
         }
         wsgi: Any
 

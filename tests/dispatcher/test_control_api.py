@@ -212,7 +212,7 @@ def test_a_session_without_csrf_token_changes_nothing() -> None:
     assert Job.objects.count() == 0
 
 
-@pytest.mark.parametrize("path", ["/nothing", "/nothing/at/all/"])
+@pytest.mark.parametrize("path", ["/nothing/here", "/nothing/at/all/"])
 def test_django_s_own_pages_are_problems_too(path: str) -> None:
     """A path that nobody serves answers 404 as a problem."""
     assert problem_of(Client().get(path))["code"] == "not-found"

@@ -54,9 +54,10 @@ def make_handler() -> SlowHandler:
 
 
 async def application(scope: Any, receive: Any, send: Any) -> None:
-    headers = [(b"content-length", b"4")]
+    body = scope["client"][0].encode() if scope["path"] == "/cold/who" else b"cold"
+    headers = [(b"content-length", b"%d" % len(body))]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
-    await send({"type": "http.response.body", "body": b"cold"})
+    await send({"type": "http.response.body", "body": body})
 
 
 Worker = make_worker("tests.unit.wire.gunicorn_app.make_handler")

@@ -100,3 +100,22 @@ def test_a_handler_that_cannot_start_is_fatal() -> None:
     assert returncode == 3
     assert b"http.handler_not_started" in output
     assert b"a planted fault" in output
+
+
+def test_no_header_says_who_calls() -> None:
+    """The application sees the peer of the socket, as the hot paths do, whatever a header claims:
+    keys are bound to networks.
+    """
+
+    async def scenario() -> bytes:
+        async with _gunicorn() as (_, port):
+            client = await _connect(port)
+            await client.send(
+                b"GET /cold/who HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 203.0.113.9\r\n\r\n"
+            )
+            body = (await client.reply())[2]
+            client.close()
+            await client.writer.wait_closed()
+            return body
+
+    assert run(scenario()) == b"127.0.0.1"
