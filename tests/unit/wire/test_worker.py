@@ -108,14 +108,15 @@ def test_no_header_says_who_calls() -> None:
     """
 
     async def scenario() -> bytes:
-        async with _gunicorn() as (_, port):
+        async with _gunicorn() as (process, port):
             client = await _connect(port)
             await client.send(
                 b"GET /cold/who HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 203.0.113.9\r\n\r\n"
             )
             body = (await client.reply())[2]
-            client.close()
-            await client.writer.wait_closed()
+            process.send_signal(signal.SIGTERM)
+            await _ended(client)
+            await process.communicate()
             return body
 
     assert run(scenario()) == b"127.0.0.1"
