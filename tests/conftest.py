@@ -60,9 +60,14 @@ def pytest_unconfigure() -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run what needs whole clusters last: they stay up, and take their share of the machine."""
+    """Run what needs whole clusters last: they stay up, and take their share of the machine.
+
+    Of those, what writes comes after what compares the shared clusters' rows with another database.
+    """
 
     def weight(item: pytest.Item) -> int:
+        if item.path.name == "test_writes.py" and "tests/cluster" in item.path.as_posix():
+            return 3
         names = getattr(item, "fixturenames", ())
         return 2 if "clusters" in names else int("tests/cluster" in item.path.as_posix())
 
