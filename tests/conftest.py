@@ -62,7 +62,7 @@ def pytest_unconfigure() -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Run what needs whole clusters last: they stay up, and take their share of the machine.
 
-    Of those, what writes comes after what compares the shared clusters' rows with another database.
+    Of those, what writes comes after what compares the shared clusters' rows.
     """
 
     def weight(item: pytest.Item) -> int:
