@@ -10,6 +10,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from modeldefs.wire.sockets import node_socket, prepare
 from shardnode.settings.environment import (
     DEFINITIONS,
     NODE_CONFIG,
@@ -24,11 +25,14 @@ SECRETS_OF_OTHERS = (SHARD_URL, "DATABASE_URL", "REDIS_URL", "DJANGO_SETTINGS_MO
 
 
 def node_command(config: NodeConfig) -> list[str]:
-    """Return the command line that serves a node."""
+    """Return the command line that serves a node, on its port and where possible on a socket."""
+    socket = node_socket(config.port)
+    local = ["--bind", f"unix:{socket}"] if socket is not None and prepare(socket) else []
     return [
         sys.executable,
         *("-m", "gunicorn", "shardnode.asgi:application"),
         *("-k", WORKER_CLASS),
+        *local,  # before the port: who finds the port open finds the socket too
         *("--bind", f"{config.host}:{config.port}"),
         *("--workers", str(config.workers)),
         *("--graceful-timeout", str(GRACEFUL_TIMEOUT_S)),

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any
 
 from dispatcher_site.gateway.routing_state import RoutingState
 from dispatcher_site.registry.reading import NodeAddress
+from modeldefs.wire.sockets import socket_to
 from modeldefs.wire.stream import StreamClient, StreamIdentity
 
 logger = logging.getLogger(__name__)
@@ -38,6 +40,7 @@ class Streams:
                 port=address.port,
                 identity=StreamIdentity(state.dispatcher, shard, self._bundle, address.pair_key),
                 on_state=_logger_of(shard),
+                unix_path=partial(_socket_of, address),
             )
             self._known[shard] = (address, client)
             self._spawn(client.start())
@@ -74,6 +77,11 @@ class Streams:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _socket_of(address: NodeAddress) -> str | None:
+    path = socket_to(address.host, address.port)
+    return str(path) if path is not None else None
 
 
 def _same_place(before: NodeAddress, now: NodeAddress) -> bool:

@@ -64,7 +64,11 @@ def backoff_s(attempt: int, *, chance: float, limits: StreamLimits) -> float:
 
 
 class StreamClient:
-    """One stream from this process to one shard node, opened again whenever it ends."""
+    """One stream from this process to one shard node, opened again whenever it ends.
+
+    Args:
+        unix_path: Asked before each attempt for the node's unix socket; None means TCP.
+    """
 
     def __init__(
         self,
@@ -73,7 +77,7 @@ class StreamClient:
         port: int,
         identity: StreamIdentity,
         on_state: OnState,
-        unix_path: str | None = None,
+        unix_path: Callable[[], str | None] = lambda: None,
         limits: StreamLimits | None = None,
         clock: Callable[[], float] = time.time,
         chance: Callable[[], float] = random.random,
@@ -90,6 +94,7 @@ class StreamClient:
         self._task: asyncio.Task[None] | None = None
         self._request_id = NO_REQUEST
         self._reported: tuple[bool, str] | None = None
+        self._distrusts_socket = False
 
     @property
     def connected(self) -> bool:
@@ -193,7 +198,7 @@ class StreamClient:
 
     def _new_link(self) -> Link:
         nonce = self._nonce()
-        host = "localhost" if self._unix_path is not None else f"{self._host}:{self._port}"
+        host = f"{self._host}:{self._port}" if self._host else "localhost"
         return Link(
             identity=self.identity,
             nonce=nonce,
@@ -205,11 +210,28 @@ class StreamClient:
     async def _connect(self, link: Link) -> None:
         loop = asyncio.get_running_loop()
         async with asyncio.timeout(self.limits.connect_s):
-            if self._unix_path is not None:
-                await loop.create_unix_connection(lambda: link, self._unix_path)
-            else:
+            if not await self._connect_locally(link):
                 await loop.create_connection(lambda: link, self._host, self._port)
             await link.ready
+            self._distrusts_socket = False
+
+    async def _connect_locally(self, link: Link) -> bool:
+        """Connect over the node's socket; return False where TCP is to be tried."""
+        path = self._unix_path()
+        # A socket that connects and is no stream of this node, somebody else's perhaps: the next
+        # attempt goes over TCP, and the one after that may find it mended.
+        distrusted = self._distrusts_socket and bool(self._host)
+        self._distrusts_socket = False
+        if path is None or distrusted:
+            return False
+        try:
+            await asyncio.get_running_loop().create_unix_connection(lambda: link, path)
+        except OSError:
+            if not self._host:
+                raise
+            return False
+        self._distrusts_socket = True
+        return True
 
     def _released(self, link: Link, reason: str) -> None:
         if link.ended:

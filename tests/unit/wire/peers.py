@@ -130,7 +130,7 @@ async def peer(
         if kind == "unix":
             path = str(folder / "s")
             server = await loop.create_unix_server(listening.connect, path)
-            listening.at = {"host": "", "port": 0, "unix_path": path}
+            listening.at = {"host": "", "port": 0, "unix_path": lambda: path}
         else:
             server = await loop.create_server(listening.connect, "127.0.0.1", 0)
             port = server.sockets[0].getsockname()[1]
@@ -216,7 +216,7 @@ async def raw_stream(listening: Peer) -> AsyncIterator[RawStream]:
     """Open a stream by hand."""
     path = listening.at.get("unix_path")
     if path:
-        reader, writer = await asyncio.open_unix_connection(path)
+        reader, writer = await asyncio.open_unix_connection(path())
     else:
         reader, writer = await asyncio.open_connection("127.0.0.1", listening.at["port"])
     stream = RawStream(reader, writer)
