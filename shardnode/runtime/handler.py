@@ -29,7 +29,8 @@ from shardnode.runtime.lanes import LaneLimits
 from shardnode.runtime.mutations import Writer
 from shardnode.runtime.point_reads import SESSION as POINT_SESSION
 from shardnode.runtime.point_reads import PointReads
-from shardnode.runtime.writes import WRITE_SESSION, Writes
+from shardnode.runtime.write_runs import WRITE_SESSION
+from shardnode.runtime.writes import Writes
 
 POINT_LANES = 2
 QUICK_LANES = 3

@@ -14,28 +14,21 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from datetime import date, datetime, timedelta
-from decimal import Decimal
 from typing import Any
-from uuid import UUID
 
 import msgspec
-from django.core.exceptions import ObjectDoesNotExist, ValidationError
 from django.db import Error, connection, models, transaction
 from psycopg import RawCursor
 
 from modeldefs.kit.endpoints import Endpoint
 from modeldefs.kit.errors import DefinitionError
-from modeldefs.kit.parameters import ParameterSpec
 from modeldefs.kit.statements import Statement, page_statement
 from modeldefs.kit.tracing import Param
 from modeldefs.kit.wireforms import DURATION, form_of
 from modeldefs.wire import calls
 from modeldefs.wire.problems import (
     DeadlineExceeded,
-    DefinitionFault,
     Internal,
-    InvalidRequest,
     NotFound,
     Overloaded,
     Problem,
@@ -44,6 +37,7 @@ from modeldefs.wire.problems import (
     WrongShard,
 )
 from shardnode.runtime.idempotency import WriteKey, key_of
+from shardnode.runtime.python_calls import plain, problem_of, python_arguments
 from shardnode.runtime.rows import RowEncoder
 from shardnode.runtime.sqlstates import (
     CONNECTION_LOST,
@@ -51,17 +45,12 @@ from shardnode.runtime.sqlstates import (
     RETRYABLE,
     problem_of_sqlstate,
 )
+from shardnode.runtime.write_runs import LOCK_TIMEOUT_MS, RECONNECT_S, TRIES_MAX, Done
 
 logger = logging.getLogger(__name__)
 
-TRIES_MAX = 3
-# How long a write waits for a row, or for a request with the same key, before it is refused.
-LOCK_TIMEOUT_MS = 1_000
-RECONNECT_S = 0.1  # how long a lost connection's server gets before its write is asked again
 WAITING_MAX = 512
 _encode = msgspec.json.Encoder(decimal_format="string").encode
-
-Done = Callable[[Any], None]
 
 
 class Writer:
@@ -88,7 +77,7 @@ class Writer:
         self,
         endpoint: Endpoint[Any, Any],
         call: calls.Call,
-        bucket: int | None,
+        bucket: int,
         epoch: int,
         deadline: float,
         done: Done,
@@ -98,8 +87,6 @@ class Writer:
         Raises:
             Overloaded: Too many writes wait already.
         """
-        if bucket is None:
-            raise InvalidRequest("a write names its bucket")
         if self._waiting >= self._waiting_max:
             raise Overloaded(retry_after_ms=1_000)
         self._waiting += 1
@@ -163,7 +150,7 @@ class Writer:
                 if not is_repeatable:
                     return problem
             except Exception as fault:
-                return _problem_of(fault, endpoint)
+                return problem_of(fault, endpoint)
         return problem
 
     def _attempt(
@@ -208,7 +195,7 @@ class Writer:
             return self._stored(result)
         if isinstance(result, models.QuerySet):
             raise DefinitionError("no-row", "a mutation returns rows, not a QuerySet")
-        return _encode(_plain(result))
+        return _encode(plain(result))
 
     def _stored(self, row: models.Model) -> bytes:
         """Return the row as it is stored: with defaults, and the same bytes as a read gives."""
@@ -241,46 +228,5 @@ def _remember(key: WriteKey, bucket: int, body: bytes) -> None:
         )
 
 
-def python_arguments(endpoint: Endpoint[Any, Any], call: calls.Call) -> dict[str, Any]:
-    """Return the arguments of the author's function; absent parameters keep their defaults."""
-    arguments: dict[str, Any] = {}
-    values = iter(call.values)
-    for bit, spec in enumerate(endpoint.parameters):
-        if call.mask >> bit & 1:
-            arguments[spec.name] = _python(spec, next(values))
-    return arguments
-
-
-def _python(spec: ParameterSpec, value: Any) -> Any:
-    if value is None:
-        return None
-    if isinstance(value, list):
-        return [spec.kind.to_python(text) for text in value]
-    return spec.kind.to_python(value)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(name): _plain(item) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if value is None or isinstance(
-        value, bool | int | float | str | Decimal | date | datetime | timedelta | UUID
-    ):
-        return value
-    raise DefinitionError(
-        "unsupported-result", f"a mutation returned {type(value).__name__}", fix="return a row"
-    )
-
-
 def _sqlstate_of(fault: Error) -> str:
     return str(getattr(fault.__cause__, "sqlstate", None) or CONNECTION_LOST)
-
-
-def _problem_of(fault: Exception, endpoint: Endpoint[Any, Any]) -> Problem:
-    if isinstance(fault, ObjectDoesNotExist):
-        return NotFound()
-    if isinstance(fault, ValidationError):
-        return InvalidRequest("; ".join(fault.messages))
-    logger.error("write.definition-fault", extra={"endpoint": endpoint.name}, exc_info=fault)
-    return DefinitionFault()

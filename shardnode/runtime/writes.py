@@ -1,20 +1,14 @@
 """Writes that are one statement, on pipelined lanes; all others go to the writer's threads.
 
 The statements of one loop tick share a transaction and so a commit; a lane tells of them only once
-that is durable, and runs again those that failed for another one's fault (lanes.py).
-
-Invariant: what was answered with a body is committed. A write whose outcome is unknown, because
-the connection broke after it was sent, is asked again only under a key: then it happens once,
-whether the first try did or not.
+that is durable, and runs again those that failed for another one's fault (lanes.py). What becomes
+of a statement on its lane, ``write_runs`` sees to.
 """
 
 from __future__ import annotations
 
-import asyncio
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from modeldefs.kit.buckets import bucket_of
@@ -22,51 +16,36 @@ from modeldefs.kit.catalog import Catalog, shard_key_parameter
 from modeldefs.kit.endpoints import Endpoint
 from modeldefs.kit.write_plans import BUCKET_SLOT, WritePlan
 from modeldefs.wire import calls
-from modeldefs.wire.problems import (
-    Internal,
-    InvalidRequest,
-    NotFound,
-    Overloaded,
-    Problem,
-    ShardReset,
-    TransactionConflict,
-    WrongShard,
-)
+from modeldefs.wire.problems import InvalidRequest
 from shardnode.runtime.forgetting import Forgetting
 from shardnode.runtime.idempotency import WriteKey, key_of
 from shardnode.runtime.lane_pool import LanePool
-from shardnode.runtime.lane_statements import LaneError
-from shardnode.runtime.mutations import LOCK_TIMEOUT_MS, RECONNECT_S, TRIES_MAX, Writer
+from shardnode.runtime.mutations import Writer
 from shardnode.runtime.rows import array_literal
-from shardnode.runtime.sqlstates import (
-    CONNECTION_LOST,
-    DUPLICATE,
-    RETRYABLE,
-    TERMINATED,
-    problem_of_sqlstate,
-)
+from shardnode.runtime.write_runs import Done, Write, WriteRunner
 from shardnode.runtime.write_statements import (
     EPOCH_SLOT,
     FINGERPRINT_SLOT,
     HOP_SLOT,
     SCOPE_SLOT,
-    WHY,
     keyed_statement,
     unkeyed_statement,
 )
 
-logger = logging.getLogger(__name__)
-
-# A statement that waits for a row that another holds makes those behind it wait too. And a plan
-# that fits every value is kept: all of these find their row by a key.
-WRITE_SESSION = (
-    b"SET lock_timeout = %d" % LOCK_TIMEOUT_MS,
-    b"SET plan_cache_mode = 'force_generic_plan'",
-)
 READY_MAX = 4_096
 
-Done = Callable[[Any], None]
-Value = Callable[["_Write"], bytes | None]
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What the parameters of a statement are taken from."""
+
+    call: calls.Call
+    bucket: int
+    epoch: int
+    key: WriteKey | None
+
+
+Value = Callable[[_Asked], bytes | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,22 +56,6 @@ class _Ready:
     sql: bytes
     values: tuple[Value, ...]
     plan: WritePlan
-
-
-@dataclass(slots=True)
-class _Write:
-    """One write under way."""
-
-    endpoint: Endpoint[Any, Any]
-    call: calls.Call
-    bucket: int
-    epoch: int
-    deadline: float
-    done: Done
-    key: WriteKey | None
-    ready: _Ready
-    tries: int = 0
-    was_lost: bool = False  # a try may have been committed without our knowing
 
 
 class Writes:
@@ -109,10 +72,8 @@ class Writes:
     ) -> None:
         self._catalog = catalog
         self._lanes, self._writer = lanes, writer
+        self._runner = WriteRunner(lanes=lanes, shard=shard, clock=clock)
         self._forgetting = Forgetting(lanes)
-        self._shard = shard
-        self._clock = clock
-        self._loop = asyncio.get_running_loop()
         self._ready: dict[tuple[int, int, bool], _Ready | None] = {}
         self._keys: dict[int, int] = {}  # by endpoint: which parameter places the row
 
@@ -140,7 +101,20 @@ class Writes:
         if ready is None:
             self._writer.submit(endpoint, call, bucket, epoch, deadline, done)
             return
-        self._send(_Write(endpoint, call, bucket, epoch, deadline, done, key, ready))
+        asked = _Asked(call, bucket, epoch, key)
+        self._runner.send(
+            Write(
+                ready.name,
+                ready.sql,
+                [value(asked) for value in ready.values],
+                bucket,
+                epoch,
+                deadline,
+                done,
+                key,
+                ready.plan.must_exist,
+            )
+        )
 
     async def open(self) -> None:
         """Connect the lanes."""
@@ -193,137 +167,21 @@ class Writes:
             plan=plan,
         )
 
-    # -- one write -------------------------------------------------------------------------------
-
-    def _send(self, write: _Write) -> None:
-        lane = self._lanes.pick()
-        if lane is None:
-            if not write.tries:
-                raise Overloaded(retry_after_ms=1_000)
-            write.done(self._lost(write))
-            return
-        write.tries += 1
-        lane.send(
-            name=write.ready.name,
-            sql=write.ready.sql,
-            params=[value(write) for value in write.ready.values],
-            deadline=write.deadline,
-            done=partial(self._on_result, write),
-        )
-
-    def _on_result(self, write: _Write, result: Any, error: LaneError | None) -> None:
-        if error is not None:
-            self._on_error(write, error)
-        elif result.ntuples:
-            write.done(result.get_value(0, 0))
-        else:
-            self._ask_why(write, None)
-
-    def _on_error(self, write: _Write, error: LaneError) -> None:
-        logger.info("write.refused", extra={"sqlstate": error.sqlstate})
-        if error.sqlstate == CONNECTION_LOST:
-            self._on_lost(write, was_sent=error.was_sent)
-        elif error.sqlstate == TERMINATED:
-            # It says so only of a statement that runs, and takes that back.
-            self._on_lost(write, was_sent=False)
-        elif error.sqlstate == DUPLICATE and write.key is not None:
-            # Of the row, or of the key: then another try under it was quicker, and is committed.
-            self._ask_why(write, problem_of_sqlstate(DUPLICATE, is_write=True, shard=self._shard))
-        elif error.sqlstate in RETRYABLE and self._may_repeat(write):
-            self._send(write)
-        else:
-            is_clients = write.key is not None and not write.key.hop
-            write.done(
-                problem_of_sqlstate(
-                    error.sqlstate, is_write=True, shard=self._shard, is_keyed=is_clients
-                )
-            )
-
-    def _on_lost(self, write: _Write, *, was_sent: bool) -> None:
-        write.was_lost = write.was_lost or was_sent
-        if (write.key is not None or not write.was_lost) and self._may_repeat(write):
-            self._loop.call_later(RECONNECT_S, self._again, write)
-        else:
-            write.done(self._lost(write))
-
-    def _again(self, write: _Write) -> None:
-        if self._clock() < write.deadline:
-            self._send(write)
-        else:
-            write.done(self._lost(write))
-
-    def _lost(self, write: _Write) -> Problem:
-        problem = problem_of_sqlstate(CONNECTION_LOST, is_write=True, shard=self._shard)
-        return ShardReset(shards=problem.shards) if write.was_lost else problem
-
-    def _may_repeat(self, write: _Write) -> bool:
-        return write.tries < TRIES_MAX and self._clock() < write.deadline
-
-    # -- why nothing was done --------------------------------------------------------------------
-
-    def _ask_why(self, write: _Write, otherwise: Problem | None) -> None:
-        lane = self._lanes.pick()
-        if lane is None:
-            write.done(otherwise or Overloaded(retry_after_ms=1_000))
-            return
-        scope = write.key.scope if write.key is not None else "0" * 32
-        lane.send(
-            name=b"why",
-            sql=WHY.encode(),
-            params=[b"%d" % write.bucket, b"%d" % write.epoch, scope.encode()],
-            deadline=write.deadline,
-            done=partial(self._on_reason, write, otherwise),
-        )
-
-    def _on_reason(
-        self, write: _Write, otherwise: Problem | None, result: Any, error: LaneError | None
-    ) -> None:
-        if error is not None:
-            # The write itself did nothing; it is only not known why.
-            write.done(
-                otherwise or problem_of_sqlstate(error.sqlstate, is_write=True, shard=self._shard)
-            )
-            return
-        owned, stored, body = (result.get_value(0, column) for column in range(3))
-        try:
-            if stored is not None and write.key is not None:
-                write.done(write.key.replay(bytes.fromhex(stored.decode()), body))
-                return
-            raise self._reason(write, otherwise, is_owned=owned == b"t")
-        except TransactionConflict as conflict:
-            # The key was stored and pruned meanwhile, or the bucket went and came back.
-            if self._may_repeat(write):
-                self._send(write)
-            else:
-                write.done(conflict)
-        except Problem as problem:
-            write.done(problem)
-        except Exception:
-            logger.exception("write.failed")
-            write.done(Internal())
-
-    def _reason(self, write: _Write, otherwise: Problem | None, *, is_owned: bool) -> Problem:
-        if otherwise is not None:
-            return otherwise
-        if not is_owned:
-            return WrongShard()
-        return NotFound() if write.ready.plan.must_exist else TransactionConflict()
-
 
 def _value(slot: str, names: list[str]) -> Value:
     framework: dict[str, Value] = {
-        BUCKET_SLOT: lambda write: b"%d" % write.bucket,
-        EPOCH_SLOT: lambda write: b"%d" % write.epoch,
-        SCOPE_SLOT: lambda write: write.key.scope.encode() if write.key else None,
-        FINGERPRINT_SLOT: lambda write: _bytea(write.key),
-        HOP_SLOT: lambda write: b"true" if write.key and write.key.hop else b"false",
+        BUCKET_SLOT: lambda asked: b"%d" % asked.bucket,
+        EPOCH_SLOT: lambda asked: b"%d" % asked.epoch,
+        SCOPE_SLOT: lambda asked: asked.key.scope.encode() if asked.key else None,
+        FINGERPRINT_SLOT: lambda asked: bytea(asked.key),
+        HOP_SLOT: lambda asked: b"true" if asked.key and asked.key.hop else b"false",
     }
     if slot in framework:
         return framework[slot]
     at = names.index(slot)
 
-    def own(write: _Write) -> bytes | None:
-        values = write.call.values
+    def own(asked: _Asked) -> bytes | None:
+        values = asked.call.values
         if len(values) != len(names):
             values = [value for value in values if value is not None]
         value = values[at]
@@ -332,5 +190,6 @@ def _value(slot: str, names: list[str]) -> Value:
     return own
 
 
-def _bytea(key: WriteKey | None) -> bytes | None:
+def bytea(key: WriteKey | None) -> bytes | None:
+    """Return a key's fingerprint as Postgres reads it."""
     return None if key is None else b"\\x" + key.fingerprint.hex().encode()

@@ -18,7 +18,8 @@ from modeldefs.wire.problems import Problem
 from shardnode.runtime.lane_pool import LanePool
 from shardnode.runtime.lanes import LaneLimits
 from shardnode.runtime.mutations import Writer
-from shardnode.runtime.writes import WRITE_SESSION, Writes
+from shardnode.runtime.write_runs import WRITE_SESSION
+from shardnode.runtime.writes import Writes
 from tests.shard.served import ServedShard
 
 PATIENCE_S = 20.0

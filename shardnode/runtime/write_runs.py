@@ -1,0 +1,207 @@
+"""One write under way on a lane: sent, sent again where that is safe, asked why it did nothing.
+
+What the statement is, ``writes`` knows; here it is bytes with a name.
+
+Invariant: what was answered with a body is committed. A write whose outcome is unknown, because
+the connection broke after it was sent, is asked again only under a key: then it happens once,
+whether the first try did or not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+from modeldefs.wire import problems
+from modeldefs.wire.problems import Problem
+from shardnode.runtime import sqlstates
+from shardnode.runtime.idempotency import WriteKey
+from shardnode.runtime.lane_pool import LanePool
+from shardnode.runtime.lane_statements import LaneError
+from shardnode.runtime.sqlstates import problem_of_sqlstate
+from shardnode.runtime.write_statements import WHY
+
+logger = logging.getLogger(__name__)
+
+TRIES_MAX = 3
+# How long a write waits for a row, or for a request with the same key, before it is refused.
+LOCK_TIMEOUT_MS = 1_000
+RECONNECT_S = 0.1  # how long a lost connection's server gets before its write is asked again
+# A statement that waits for a row that another holds makes those behind it wait too. And a plan
+# that fits every value is kept: all of these find their row by a key.
+WRITE_SESSION = (
+    b"SET lock_timeout = %d" % LOCK_TIMEOUT_MS,
+    b"SET plan_cache_mode = 'force_generic_plan'",
+)
+NO_SCOPE = "0" * 32
+
+Done = Callable[[Any], None]
+
+
+class Question(NamedTuple):
+    """A statement that says why a write did nothing."""
+
+    name: bytes
+    sql: bytes
+    params: Sequence[bytes | None]
+
+
+@dataclass(slots=True)
+class Write:
+    """One write under way."""
+
+    name: bytes
+    sql: bytes
+    params: Sequence[bytes | None]
+    bucket: int
+    epoch: int
+    deadline: float
+    done: Done
+    key: WriteKey | None
+    must_exist: bool = False  # that nothing was done means that there is no such row
+    tries: int = 0
+    was_lost: bool = False  # a try may have been committed without our knowing
+
+    def question(self) -> Question:
+        """Return what to ask when it did nothing: is the bucket ours, what does the key hold.
+
+        It answers with the three columns of ``WHY``.
+        """
+        scope = self.key.scope if self.key is not None else NO_SCOPE
+        params = [b"%d" % self.bucket, b"%d" % self.epoch, scope.encode()]
+        return Question(b"why", WHY.encode(), params)
+
+
+class WriteRunner:
+    """Runs the writes of one worker process on its lanes."""
+
+    def __init__(self, *, lanes: LanePool, shard: str, clock: Callable[[], float]) -> None:
+        self._lanes = lanes
+        self._shard = shard
+        self._clock = clock
+        self._loop = asyncio.get_running_loop()
+
+    def send(self, write: Write) -> None:
+        """Run a write; its ``done`` gets its JSON, a replay of it, or a problem.
+
+        Raises:
+            Overloaded: Too many writes wait already.
+        """
+        lane = self._lanes.pick()
+        if lane is None:
+            if not write.tries:
+                raise problems.Overloaded(retry_after_ms=1_000)
+            write.done(self._lost(write))
+            return
+        write.tries += 1
+        lane.send(
+            name=write.name,
+            sql=write.sql,
+            params=write.params,
+            deadline=write.deadline,
+            done=partial(self._on_result, write),
+        )
+
+    def _on_result(self, write: Write, result: Any, error: LaneError | None) -> None:
+        if error is not None:
+            self._on_error(write, error)
+        elif result.ntuples:
+            write.done(result.get_value(0, 0))
+        else:
+            self._ask_why(write, None)
+
+    def _on_error(self, write: Write, error: LaneError) -> None:
+        logger.info("write.refused", extra={"sqlstate": error.sqlstate})
+        if error.sqlstate == sqlstates.CONNECTION_LOST:
+            self._on_lost(write, was_sent=error.was_sent)
+        elif error.sqlstate == sqlstates.TERMINATED:
+            # It says so only of a statement that runs, and takes that back.
+            self._on_lost(write, was_sent=False)
+        elif error.sqlstate == sqlstates.DUPLICATE and write.key is not None:
+            # Of the row, or of the key: then another try under it was quicker, and is committed.
+            self._ask_why(
+                write, problem_of_sqlstate(sqlstates.DUPLICATE, is_write=True, shard=self._shard)
+            )
+        elif error.sqlstate in sqlstates.RETRYABLE and self._may_repeat(write):
+            self.send(write)
+        else:
+            is_clients = write.key is not None and not write.key.hop
+            write.done(
+                problem_of_sqlstate(
+                    error.sqlstate, is_write=True, shard=self._shard, is_keyed=is_clients
+                )
+            )
+
+    def _on_lost(self, write: Write, *, was_sent: bool) -> None:
+        write.was_lost = write.was_lost or was_sent
+        if (write.key is not None or not write.was_lost) and self._may_repeat(write):
+            self._loop.call_later(RECONNECT_S, self._again, write)
+        else:
+            write.done(self._lost(write))
+
+    def _again(self, write: Write) -> None:
+        if self._clock() < write.deadline:
+            self.send(write)
+        else:
+            write.done(self._lost(write))
+
+    def _lost(self, write: Write) -> Problem:
+        problem = problem_of_sqlstate(sqlstates.CONNECTION_LOST, is_write=True, shard=self._shard)
+        return problems.ShardReset(shards=problem.shards) if write.was_lost else problem
+
+    def _may_repeat(self, write: Write) -> bool:
+        return write.tries < TRIES_MAX and self._clock() < write.deadline
+
+    # -- why nothing was done --------------------------------------------------------------------
+
+    def _ask_why(self, write: Write, otherwise: Problem | None) -> None:
+        lane = self._lanes.pick()
+        if lane is None:
+            write.done(otherwise or problems.Overloaded(retry_after_ms=1_000))
+            return
+        question = write.question()
+        lane.send(
+            name=question.name,
+            sql=question.sql,
+            params=question.params,
+            deadline=write.deadline,
+            done=partial(self._on_reason, write, otherwise),
+        )
+
+    def _on_reason(
+        self, write: Write, otherwise: Problem | None, result: Any, error: LaneError | None
+    ) -> None:
+        if error is not None:
+            # The write itself did nothing; it is only not known why.
+            write.done(
+                otherwise or problem_of_sqlstate(error.sqlstate, is_write=True, shard=self._shard)
+            )
+            return
+        owned, stored, body = (result.get_value(0, column) for column in range(3))
+        try:
+            if stored is not None and write.key is not None:
+                write.done(write.key.replay(bytes.fromhex(stored.decode()), body))
+                return
+            raise self._reason(write, otherwise, is_owned=owned == b"t")
+        except problems.TransactionConflict as conflict:
+            # The key was stored and pruned meanwhile, or the bucket went and came back.
+            if self._may_repeat(write):
+                self.send(write)
+            else:
+                write.done(conflict)
+        except Problem as problem:
+            write.done(problem)
+        except Exception:
+            logger.exception("write.failed")
+            write.done(problems.Internal())
+
+    def _reason(self, write: Write, otherwise: Problem | None, *, is_owned: bool) -> Problem:
+        if otherwise is not None:
+            return otherwise
+        if not is_owned:
+            return problems.WrongShard()
+        return problems.NotFound() if write.must_exist else problems.TransactionConflict()
