@@ -25,6 +25,7 @@ from engine.valkey import EmbeddedValkey
 
 RUN_DIR = RunDir(Path(tempfile.mkdtemp(prefix="spt-"))).create()
 VALKEY = EmbeddedValkey(RUN_DIR)
+CLUSTER_FOLDERS = ("tests/cluster", "tests/security")  # whose tests start whole clusters
 EMBEDDED = EmbeddedPostgres(
     RUN_DIR, settings=PostgresSettings(fsync=False, connections_max=500, shared_buffers_mb=64)
 )
@@ -60,16 +61,12 @@ def pytest_unconfigure() -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run what needs whole clusters last: they stay up, and take their share of the machine.
-
-    Of those, what writes comes after what compares the shared clusters' rows.
-    """
+    """Run what needs whole clusters last: they stay up, and take their share of the machine."""
 
     def weight(item: pytest.Item) -> int:
-        if item.path.name == "test_writes.py" and "tests/cluster" in item.path.as_posix():
-            return 3
-        names = getattr(item, "fixturenames", ())
-        return 2 if "clusters" in names else int("tests/cluster" in item.path.as_posix())
+        if "clusters" in getattr(item, "fixturenames", ()):
+            return 2
+        return int(any(folder in item.path.as_posix() for folder in CLUSTER_FOLDERS))
 
     items.sort(key=weight)
 
