@@ -5,15 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 
 import pytest
 
 from engine.databases import PostgresServer
 from tests.cluster.clusters import Cluster, running_clusters
-
-HEAL_S = 30.0
+from tests.cluster.processes import await_true, family, pid_of
 
 
 @pytest.fixture(scope="module")
@@ -21,17 +19,6 @@ def fragile(postgres_server: PostgresServer, redis_url: str) -> Iterator[Cluster
     """Return a cluster of two shards that these tests may break."""
     with running_clusters(postgres_server, redis_url, 2) as running:
         yield running[2]
-
-
-def _await(condition: Callable[[], bool]) -> None:
-    end_s = time.monotonic() + HEAL_S
-    while not condition():
-        assert time.monotonic() < end_s
-        time.sleep(0.05)
-
-
-def _pid(cluster: Cluster, process: str) -> int:
-    return int((Path(cluster.run_dir) / "pids" / f"{process}.pid").read_text().split()[0])
 
 
 def _people(cluster: Cluster, count: int) -> list[str]:
@@ -53,13 +40,13 @@ def test_a_dead_shard_is_named_and_the_other_goes_on(fragile: Cluster) -> None:
     lost = owner[ids[0]]
     name = f"s{fragile.shard_urls.index(lost) + 1}"
 
-    os.kill(_pid(fragile, f"node-{name}"), signal.SIGKILL)
-    _await(lambda: fragile.get("/count_users").status_code == 503)
+    os.kill(pid_of(fragile.run_dir, f"node-{name}"), signal.SIGKILL)
+    await_true(lambda: fragile.get("/count_users").status_code == 503)
     scatter = fragile.get("/count_users")
     mine = fragile.get("/get_user", id=ids[0])
     others = [each for each in ids if owner[each] != lost]
     theirs = [fragile.get("/get_user", id=each).status_code for each in others]
-    _await(lambda: fragile.get("/count_users").status_code == 200)
+    await_true(lambda: fragile.get("/count_users").status_code == 200)
 
     assert "shard-unavailable" == scatter.json()["code"]
     assert [name] == [fault["id"] for fault in scatter.json()["shards"]]
@@ -83,7 +70,7 @@ def test_a_stopped_shard_costs_the_deadline_and_no_more(fragile: Cluster) -> Non
     ids = _people(fragile, 4)
     lost = _owner(fragile, ids[0])
     name = f"s{fragile.shard_urls.index(lost) + 1}"
-    workers = _family(_pid(fragile, f"node-{name}"))
+    workers = family(pid_of(fragile.run_dir, f"node-{name}"))
     for pid in workers:
         os.kill(pid, signal.SIGSTOP)
     try:
@@ -95,31 +82,17 @@ def test_a_stopped_shard_costs_the_deadline_and_no_more(fragile: Cluster) -> Non
     finally:
         for pid in workers:
             os.kill(pid, signal.SIGCONT)
-    _await(lambda: fragile.get("/get_user", id=ids[0]).status_code == 200)
+    await_true(lambda: fragile.get("/get_user", id=ids[0]).status_code == 200)
 
     assert (504, "deadline-exceeded") == (reply.status_code, reply.json()["code"])
     assert [name] == [fault["id"] for fault in reply.json()["shards"]]
     assert 0.7 <= took_s < 5
 
 
-def _family(pid: int) -> list[int]:
-    """Return a process and all below it, children first."""
-    below = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                fields = (entry / "stat").read_text().rpartition(")")[2].split()
-            except (FileNotFoundError, ProcessLookupError):
-                continue
-            if int(fields[1]) == pid:
-                below += _family(int(entry.name))
-    return [*below, pid]
-
-
 def test_the_front_comes_back_and_nothing_acknowledged_is_lost(fragile: Cluster) -> None:
     """kill -9 of the front: it is started again, and every acknowledged row is there, once."""
     ids = _people(fragile, 20)
-    for pid in _family(_pid(fragile, "front")):
+    for pid in family(pid_of(fragile.run_dir, "front")):
         os.kill(pid, signal.SIGKILL)
 
     def answers() -> bool:
@@ -128,7 +101,7 @@ def test_the_front_comes_back_and_nothing_acknowledged_is_lost(fragile: Cluster)
         except OSError:
             return False
 
-    _await(answers)
+    await_true(answers)
     found = [row["id"] for row in fragile.walk("/get_user", limit=7)]
 
     assert sorted(found) == sorted(set(found))
