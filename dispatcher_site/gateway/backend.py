@@ -27,9 +27,8 @@ class ShardsBackend:
     def submit(self, ask: Ask, done: Done) -> Callable[[], None] | None:
         """Ask the shards and call ``done`` once."""
         key = ask.shard_key()
-        work: SingleShard | Scatter
         if key is not None:
-            work = SingleShard(
+            single = SingleShard(
                 ask,
                 key,
                 done,
@@ -38,7 +37,15 @@ class ShardsBackend:
                 deadlines=self._deadlines,
                 loop=self._loop,
             )
-        else:
-            work = Scatter(ask, done, self._keeper, self._streams, self._loop)
-        work.begin()
-        return work.give_up
+            single.begin()
+            return single.give_up
+        scatter = Scatter(
+            ask,
+            done,
+            keeper=self._keeper,
+            streams=self._streams,
+            deadlines=self._deadlines,
+            loop=self._loop,
+        )
+        scatter.begin()
+        return scatter.give_up

@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from dispatcher_site.gateway.refusals import MOVED, problem_of, unsettled, untrusted
+from dispatcher_site.gateway.deadlines import Deadlines
+from dispatcher_site.gateway.legs import body_of, legs_of
+from dispatcher_site.gateway.refusals import problem_of, untrusted
 from dispatcher_site.gateway.routing_state import RoutingKeeper
 from dispatcher_site.gateway.streams import Streams
-from dispatcher_site.routing.planner import Leg, plan_request
-from dispatcher_site.routing.shard_map import ShardMap
+from dispatcher_site.gateway.tries import HOP_MS, TRIES_MAX, Done, can_help, final, try_later
+from dispatcher_site.routing.planner import Leg
 from modeldefs.kit.answers import groups_outcome, merged_outcome, page_outcome
 from modeldefs.kit.asks import Ask, Outcome, PageOutcome, Shards
 from modeldefs.kit.merge import first_limit
@@ -34,18 +35,13 @@ from modeldefs.wire.problems import (
 
 logger = logging.getLogger(__name__)
 
-HOP_MS = 20  # what is kept back of the deadline for our own work
-TRIES_MAX = 2
-
-Done = Callable[[Outcome], None]
-
 
 class Scatter:
     """One ask under way to several shards, or to any one of them."""
 
     __slots__ = (
         "_ask",
-        "_deadline",
+        "_deadlines",
         "_done",
         "_is_page",
         "_is_partly",
@@ -57,23 +53,26 @@ class Scatter:
         "_parts",
         "_requests",
         "_streams",
-        "_timer",
         "_tries",
+        "deadline",
+        "is_over",
     )
 
     def __init__(
         self,
         ask: Ask,
         done: Done,
+        *,
         keeper: RoutingKeeper,
         streams: Streams,
+        deadlines: Deadlines,
         loop: asyncio.AbstractEventLoop,
     ) -> None:
         self._ask = ask
-        self._done: Done | None = done
-        self._keeper, self._streams, self._loop = keeper, streams, loop
-        self._deadline = loop.time() + ask.timeout_ms / 1_000
-        self._timer = loop.call_at(self._deadline, self._on_deadline)
+        self._done = done
+        self.is_over = False
+        self._keeper, self._streams, self._deadlines, self._loop = keeper, streams, deadlines, loop
+        self.deadline = loop.time() + ask.timeout_ms / 1_000
         self._tries = 0
         self._legs: Sequence[Leg] = ()
         self._parts: list[bytes | None] = []
@@ -90,7 +89,9 @@ class Scatter:
             self._finish(ShardUnavailable("the cluster has no shard map yet"))
             return
         self._tries += 1
-        self._legs = self._plan(shard_map)
+        if self._tries == 1:
+            self._deadlines.watch(self)
+        self._legs = legs_of(self._ask, shard_map, self._streams)
         self._parts = [None] * len(self._legs)
         self._requests = []
         self._left = len(self._legs)
@@ -105,50 +106,13 @@ class Scatter:
         self._send_legs(range(len(self._legs)), limit)
 
     def _send_legs(self, places: Iterable[int], limit: int) -> None:
+        ask = self._ask
         flags = calls.JOINED if len(self._legs) == 1 else 0
-        body = self._body(None, limit)
+        body = body_of(ask, None, limit=limit, after=ask.after)
         for place in places:
             leg = self._legs[place]
-            self._send(place, leg, flags, self._body(leg, limit) if leg.replaced else body)
-
-    def _plan(self, shard_map: ShardMap) -> Sequence[Leg]:
-        ask = self._ask
-        assert ask.plan is not None
-        route = ask.plan.route
-        return plan_request(
-            shard_map,
-            reach=route.reach,
-            parameter=route.parameter,
-            constants=route.constants,
-            values=ask.values,
-            choose=self._choose,
-        ).legs
-
-    def _choose(self, shards: Sequence[str]) -> str:
-        open_now = [
-            shard
-            for shard in shards
-            if (client := self._streams.client(shard)) is not None and client.connected
-        ]
-        return random.choice(open_now or list(shards))  # noqa: S311 - spreading load, no secret
-
-    def _body(self, leg: Leg | None, limit: int) -> bytes:
-        ask = self._ask
-        values = ask.values
-        if leg is not None and leg.replaced is not None:
-            name, own = leg.replaced
-            values = {**values, name: own}
-        present = [values[name] for name in ask.served.names if name in values]
-        return calls.encode(
-            calls.Call(
-                ask.mask,
-                present,
-                limit,
-                ask.after,
-                ask.principal.kid,
-                ask.request_id,
-            )
-        )
+            own = body_of(ask, leg, limit=limit, after=ask.after) if leg.replaced else body
+            self._send(place, leg, flags, own)
 
     def _send(self, place: int, leg: Leg, flags: int, body: bytes) -> None:
         client = self._streams.client(leg.shard)
@@ -156,7 +120,7 @@ class Scatter:
             self._loop.call_soon(self._on_part, place, leg.shard, 0, b"refused", self._tries)
             return
         attempt = self._tries
-        left_ms = int((self._deadline - self._loop.time()) * 1_000) - HOP_MS
+        left_ms = int((self.deadline - self._loop.time()) * 1_000) - HOP_MS
         request_id = client.send(
             endpoint=self._ask.served.endpoint.number,
             flags=flags,
@@ -170,7 +134,7 @@ class Scatter:
             self._requests.append((leg.shard, request_id))
 
     def _on_part(self, place: int, shard: str, status: int, body: bytes, attempt: int) -> None:
-        if self._done is None or attempt != self._tries:
+        if self.is_over or attempt != self._tries:
             return  # answered already, or an answer to an earlier try
         if status in (calls.WHOLE, calls.MORE):
             self._is_whole = status == calls.WHOLE
@@ -180,22 +144,16 @@ class Scatter:
                 self._merge()
             return
         problem = problem_of(self._streams, shard, status, body)
-        can_repeat = self._tries < TRIES_MAX and self._loop.time() < self._deadline
-        # Whatever else this try still brings is of no use: begin() counts the next one.
-        if problem.code in MOVED:
-            if can_repeat:
-                self._forget_others()
-                self._keeper.refresh_soon().add_done_callback(lambda _: self._again())
-                return
-            problem = unsettled(shard)
-        elif problem.code == "shard-reset" and can_repeat:
+        can_repeat = self._tries < TRIES_MAX and self._loop.time() < self.deadline
+        if can_repeat and can_help(problem):
+            # Whatever else this try still brings is of no use: begin() counts the next one.
             self._forget_others()
-            self._loop.call_later(HOP_MS / 1_000, self._again)
+            try_later(problem, self._again, keeper=self._keeper, loop=self._loop)
             return
-        self._finish(problem)
+        self._finish(final(problem, shard))
 
     def _again(self) -> None:
-        if self._done is not None:
+        if not self.is_over:
             self.begin()
 
     def _merge(self) -> None:
@@ -236,7 +194,8 @@ class Scatter:
         self._send_legs(short, ask.limit)
         return None
 
-    def _on_deadline(self) -> None:
+    def on_deadline(self) -> None:
+        """Name the shards that were waited for."""
         waited = [
             ShardFault(leg.shard, "deadline-exceeded", self._ask.timeout_ms)
             for leg, part in zip(self._legs, self._parts, strict=True)
@@ -245,13 +204,12 @@ class Scatter:
         self._finish(DeadlineExceeded(shards=waited))
 
     def _finish(self, outcome: Outcome) -> None:
-        done, self._done = self._done, None
-        if done is None:
+        if self.is_over:
             return
-        self._timer.cancel()
+        self.is_over = True
         if isinstance(outcome, Problem):
             self._forget_others()
-        done(outcome)
+        self._done(outcome)
 
     def _forget_others(self) -> None:
         for shard, request_id in self._requests:
@@ -262,6 +220,5 @@ class Scatter:
 
     def give_up(self) -> None:
         """The client is gone: stop everything that still runs for it."""
-        self._done = None
-        self._timer.cancel()
+        self.is_over = True
         self._forget_others()

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
 
 import msgspec
 
 from dispatcher_site.gateway.deadlines import Deadlines
-from dispatcher_site.gateway.refusals import MOVED, problem_of, unsettled, untrusted
+from dispatcher_site.gateway.refusals import problem_of, untrusted
 from dispatcher_site.gateway.routing_state import RoutingKeeper
 from dispatcher_site.gateway.streams import Streams
+from dispatcher_site.gateway.tries import HOP_MS, TRIES_MAX, Done, can_help, final, try_later
 from modeldefs.kit.answers import groups_outcome, page_outcome
 from modeldefs.kit.asks import ONE_SHARD, Ask, Outcome, PageOutcome, Written
 from modeldefs.kit.buckets import bucket_of
@@ -31,11 +31,6 @@ from modeldefs.wire.problems import (
 )
 
 logger = logging.getLogger(__name__)
-
-HOP_MS = 20  # what is kept back of the deadline for our own work
-TRIES_MAX = 2
-
-Done = Callable[[Outcome], None]
 
 
 class SingleShard:
@@ -126,15 +121,10 @@ class SingleShard:
             return
         problem = problem_of(self._streams, self._shard, status, body)
         can_repeat = self._tries < TRIES_MAX and self._loop.time() < self.deadline
-        if problem.code in MOVED:
-            if can_repeat:
-                self._keeper.refresh_soon().add_done_callback(lambda _: self._again())
-                return
-            problem = unsettled(self._shard)
-        elif problem.code == "shard-reset" and can_repeat:
-            self._loop.call_later(HOP_MS / 1_000, self._again)
+        if can_repeat and can_help(problem):
+            try_later(problem, self._again, keeper=self._keeper, loop=self._loop)
             return
-        self._finish(problem)
+        self._finish(final(problem, self._shard))
 
     def _again(self) -> None:
         if not self.is_over:

@@ -1,0 +1,48 @@
+"""The legs of an ask to several shards: which shards, and what each of them is sent."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import Any
+
+from dispatcher_site.gateway.streams import Streams
+from dispatcher_site.routing.planner import Leg, plan_request
+from dispatcher_site.routing.shard_map import ShardMap
+from modeldefs.kit.asks import Ask
+from modeldefs.wire import calls
+
+
+def legs_of(ask: Ask, shard_map: ShardMap, streams: Streams) -> Sequence[Leg]:
+    """Return every leg of a read, by this map."""
+    assert ask.plan is not None
+    route = ask.plan.route
+
+    def choose(shards: Sequence[str]) -> str:
+        open_now = [
+            shard
+            for shard in shards
+            if (client := streams.client(shard)) is not None and client.connected
+        ]
+        return random.choice(open_now or list(shards))  # noqa: S311 - spreading load, no secret
+
+    return plan_request(
+        shard_map,
+        reach=route.reach,
+        parameter=route.parameter,
+        constants=route.constants,
+        values=ask.values,
+        choose=choose,
+    ).legs
+
+
+def body_of(ask: Ask, leg: Leg | None, *, limit: int, after: list[Any] | None) -> bytes:
+    """Return the call of a read, as bytes: the same for all legs but those with a list cut."""
+    values = ask.values
+    if leg is not None and leg.replaced is not None:
+        name, own = leg.replaced
+        values = {**values, name: own}
+    present = [values[name] for name in ask.served.names if name in values]
+    return calls.encode(
+        calls.Call(ask.mask, present, limit, after, ask.principal.kid, ask.request_id)
+    )

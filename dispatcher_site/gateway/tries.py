@@ -1,0 +1,44 @@
+"""When an ask is sent once more, and by when: the same rules for one shard and for many.
+
+A refusal that says our map is old costs one refresh of it; a connection that broke costs a moment.
+Neither is tried again after the deadline, nor more than ``TRIES_MAX`` times.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from dispatcher_site.gateway.refusals import MOVED, unsettled
+from dispatcher_site.gateway.routing_state import RoutingKeeper
+from modeldefs.kit.asks import Outcome
+from modeldefs.wire.problems import Problem
+
+HOP_MS = 20  # what is kept back of the deadline for our own work
+TRIES_MAX = 2
+
+Done = Callable[[Outcome], None]
+
+
+def can_help(problem: Problem) -> bool:
+    """Can the same ask succeed if it is sent again at once?"""
+    return problem.code in MOVED or problem.code == "shard-reset"
+
+
+def try_later(
+    problem: Problem,
+    again: Callable[[], None],
+    *,
+    keeper: RoutingKeeper,
+    loop: asyncio.AbstractEventLoop,
+) -> None:
+    """Call ``again`` when what the problem is about may have been mended."""
+    if problem.code in MOVED:
+        keeper.refresh_soon().add_done_callback(lambda _: again())
+    else:
+        loop.call_later(HOP_MS / 1_000, again)
+
+
+def final(problem: Problem, shard: str) -> Problem:
+    """Return what the client is told when no further try is made."""
+    return unsettled(shard) if problem.code in MOVED else problem
