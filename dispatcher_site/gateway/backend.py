@@ -8,9 +8,11 @@ from collections.abc import Callable
 from dispatcher_site.gateway.deadlines import Deadlines
 from dispatcher_site.gateway.routing_state import RoutingKeeper
 from dispatcher_site.gateway.scatter import Scatter
+from dispatcher_site.gateway.shard_parts import ShardParts
 from dispatcher_site.gateway.single import SingleShard
 from dispatcher_site.gateway.streams import Streams
 from modeldefs.kit.asks import Ask, Outcome
+from modeldefs.kit.exports import Exports
 
 Done = Callable[[Outcome], None]
 
@@ -23,9 +25,13 @@ class ShardsBackend:
         self._streams = streams
         self._loop = asyncio.get_running_loop()
         self._deadlines = Deadlines()
+        self._exports = Exports()
 
     def submit(self, ask: Ask, done: Done) -> Callable[[], None] | None:
         """Ask the shards and call ``done`` once."""
+        if ask.is_export:
+            parts = ShardParts(ask, keeper=self._keeper, streams=self._streams, loop=self._loop)
+            return self._exports.begin(ask, parts, done)
         key = ask.shard_key()
         if key is not None:
             single = SingleShard(

@@ -5,17 +5,20 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from modeldefs.kit.catalog import shard_key_parameter
 from modeldefs.kit.endpoints import Endpoint
 from modeldefs.kit.plans import ReadPlan
 from modeldefs.kit.quick_requests import QuickRequests
-from modeldefs.kit.requests import RequestReader
+from modeldefs.kit.requests import RequestReader, export_reader
 from modeldefs.wire import calls
 from modeldefs.wire.http1 import Cancel
 from modeldefs.wire.keys import Principal
 from modeldefs.wire.problems import Problem
+
+if TYPE_CHECKING:
+    from modeldefs.kit.exports import Export
 
 JSON_HEADERS = [
     (b"content-type", b"application/json"),
@@ -62,7 +65,15 @@ class Written:
     replayed: bool = False
 
 
-Outcome = PageOutcome | GroupsOutcome | Written | Problem
+@dataclass(frozen=True, slots=True)
+class LinesOutcome:
+    """An export whose first rows are there, or that has none."""
+
+    export: Export
+    shards: Shards
+
+
+Outcome = PageOutcome | GroupsOutcome | Written | LinesOutcome | Problem
 
 
 @dataclass(slots=True)
@@ -73,12 +84,13 @@ class Ask:
     plan: ReadPlan | None  # None for a mutation
     mask: int
     values: dict[str, Any]
-    limit: int
+    limit: int  # of an export 0 where it has none
     after: list[Any] | None
     principal: Principal
     request_id: str
     timeout_ms: int
     idempotency_key: str = ""  # the client's own, of a write
+    is_export: bool = False  # all rows, as lines
 
     def call(self, *, is_hop: bool) -> calls.Call:
         """Return the call that a node is sent.
@@ -131,7 +143,10 @@ class Backend(Protocol):
     """Whatever can answer a checked ask."""
 
     def submit(self, ask: Ask, done: Callable[[Outcome], None]) -> Cancel | None:
-        """Answer by calling ``done`` once, in the loop's thread; return how to give it up."""
+        """Answer by calling ``done`` once, in the loop's thread; return how to give it up.
+
+        An export is given up by that only until ``done`` was called with it.
+        """
 
 
 class Served:
@@ -139,7 +154,9 @@ class Served:
 
     __slots__ = (
         "allow",
+        "answers",
         "endpoint",
+        "export_reader",
         "head",
         "is_single",
         "key_parameter",
@@ -163,6 +180,10 @@ class Served:
         self.methods = {method.encode() for method in endpoint.methods}
         self.allow = ", ".join(sorted({m.decode() for m in self.methods} | {"OPTIONS"}))
         self.reader = RequestReader(endpoint)
+        self.export_reader = export_reader(endpoint) if endpoint.shape == "page" else None
+        self.answers = "application/json"
+        if self.export_reader is not None:
+            self.answers += " or application/jsonl"
         self.names = [spec.name for spec in endpoint.parameters]
         self.model = endpoint.model.__name__
         self.version = endpoint.version

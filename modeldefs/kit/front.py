@@ -31,8 +31,8 @@ from modeldefs.kit.endpoints import RESERVED_PATHS
 from modeldefs.kit.errors import DefinitionError
 from modeldefs.kit.plans import ReadPlan
 from modeldefs.kit.replies import ReplyMaker, cursor_binding, groups_json, problem_reply
-from modeldefs.kit.request_headers import RequestHeaders, idempotency_key_of
-from modeldefs.kit.requests import JSON_TYPE, ReadRequest
+from modeldefs.kit.request_headers import JSON_TYPE, RequestHeaders, idempotency_key_of
+from modeldefs.kit.requests import ReadRequest, RequestReader
 from modeldefs.wire.cursors import read_cursor
 from modeldefs.wire.http1 import Cancel, HttpReply, HttpRequest, Reply
 from modeldefs.wire.keys import Principal, required_scope
@@ -193,9 +193,12 @@ class DataFront:
             raise Forbidden(f"the API key lacks the scope {scope}")
         if headers.is_encoded:
             raise UnsupportedMediaType("a body with a Content-Encoding is not taken")
-        if not headers.accepts_json:
-            raise NotAcceptable(f"{served.endpoint.name} answers application/json")
-        asked = self._read(served, request, headers, method)
+        reader = served.reader
+        if headers.prefers_lines and served.export_reader is not None:
+            reader = _export_reader(served, request)
+        elif not headers.accepts_json:
+            raise NotAcceptable(f"{served.endpoint.name} answers {served.answers}")
+        asked = self._read(served, reader, request, headers)
         mask = served.mask_of(asked.values)
         plan = None
         after = None
@@ -220,11 +223,17 @@ class DataFront:
             request_id,
             headers.timeout_ms,
             idempotency_key_of(headers) if served.verb == "write" else "",
+            reader is not served.reader,
         )
 
     def _read(
-        self, served: Served, request: HttpRequest, headers: RequestHeaders, method: bytes
+        self,
+        served: Served,
+        reader: RequestReader,
+        request: HttpRequest,
+        headers: RequestHeaders,
     ) -> ReadRequest:
+        method = request.method
         has_body = bool(request.body) or headers.has_body
         if has_body and method in (b"GET", b"HEAD"):
             raise InvalidRequest(
@@ -234,11 +243,12 @@ class DataFront:
             raise InvalidRequest(
                 errors=[InputError("malformed-body", "QUERY takes its parameters in the body")]
             )
-        if request.body and not request.query and headers.content_type == JSON_TYPE:
+        is_plain = not request.query and headers.content_type == JSON_TYPE
+        if request.body and is_plain and reader is served.reader:
             quick = served.quick.read_body(request.body)
             if quick is not None:
                 return ReadRequest(quick.values, quick.limit)
-        return served.reader.read(
+        return reader.read(
             query=request.query,
             body=request.body,
             content_type=headers.content_type,
@@ -256,6 +266,13 @@ class DataFront:
                 raise DefinitionFault from None
             served.plans[mask] = plan
         return plan
+
+
+def _export_reader(served: Served, request: HttpRequest) -> RequestReader:
+    if not request.takes_chunks:
+        raise NotAcceptable("application/jsonl is streamed, for which HTTP/1.0 is too old")
+    assert served.export_reader is not None
+    return served.export_reader
 
 
 def _headers_of(request: HttpRequest) -> RequestHeaders:

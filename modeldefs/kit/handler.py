@@ -13,13 +13,16 @@ from typing import Any
 from asgiref.sync import iscoroutinefunction
 from django.apps import apps
 from django.http import HttpRequest as DjangoRequest
-from django.http import HttpResponse
+from django.http import HttpResponse, StreamingHttpResponse
+from django.http.response import HttpResponseBase
 from django.utils.decorators import sync_and_async_middleware
 
 from modeldefs.kit.apps import KitConfig
+from modeldefs.kit.django_bodies import PulledBody
 from modeldefs.kit.front import DataFront, problem_reply
-from modeldefs.wire.http1 import Cancel, HttpReply, HttpRequest, Reply
+from modeldefs.wire.http1 import Cancel, HttpReply, HttpRequest, Reply, StreamReply
 from modeldefs.wire.problems import STANDARD_PROBLEMS, Internal, ShardUnavailable
+from modeldefs.wire.request_reader import ReadRequest
 
 BODY_BYTES_MAX = 1_048_576
 
@@ -72,11 +75,11 @@ class EndpointHandler:
             config.front = front
 
 
-async def answer_through_django(request: DjangoRequest) -> HttpResponse:
+async def answer_through_django(request: DjangoRequest) -> HttpResponseBase:
     """Answer a data endpoint that came in through Django instead of the HTTP protocol."""
     config = apps.get_app_config("kit")
     front = config.front if isinstance(config, KitConfig) else None
-    asked = HttpRequest(
+    asked = ReadRequest(
         (request.method or "GET").encode("latin-1"),
         request.path.encode("ascii", "ignore"),
         str(request.META.get("QUERY_STRING", "")).encode("latin-1"),
@@ -86,6 +89,9 @@ async def answer_through_django(request: DjangoRequest) -> HttpResponse:
         ],
         request.body,
         str(request.META.get("REMOTE_ADDR", "")),
+        str(getattr(request, "scope", {}).get("http_version", "1.1")),
+        keep_alive=True,
+        upgrade=False,
     )
     if front is None:
         return _django_response(
@@ -101,11 +107,14 @@ async def answer_through_django(request: DjangoRequest) -> HttpResponse:
 
     cancel = front.answer(asked, reply)
     try:
-        return _django_response(await answered)
+        answer = await answered
     except asyncio.CancelledError:
         if cancel is not None:
             cancel()
         raise
+    if isinstance(answer, StreamReply):
+        return _streaming_response(answer, is_head=asked.method == b"HEAD")
+    return _django_response(answer)
 
 
 class _DataAnswer(HttpResponse):
@@ -114,9 +123,19 @@ class _DataAnswer(HttpResponse):
     headers_of_front: tuple[tuple[str, str], ...]
 
 
+class _StreamedAnswer(StreamingHttpResponse):
+    """A front's answer whose body comes in pieces."""
+
+    headers_of_front: tuple[tuple[str, str], ...]
+
+
+def _told(answer: HttpReply) -> list[tuple[str, str]]:
+    return [(name.decode("latin-1"), value.decode("latin-1")) for name, value in answer.headers]
+
+
 def _django_response(answer: HttpReply) -> HttpResponse:
     response = _DataAnswer(answer.body, status=answer.status)
-    told = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in answer.headers]
+    told = _told(answer)
     if answer.status not in (204, 304):
         told.append(("content-length", str(len(answer.body))))
     response.headers_of_front = tuple(told)
@@ -124,7 +143,24 @@ def _django_response(answer: HttpReply) -> HttpResponse:
     return response
 
 
-def _seal(response: _DataAnswer) -> None:
+def _streaming_response(answer: StreamReply, *, is_head: bool) -> HttpResponseBase:
+    response: _DataAnswer | _StreamedAnswer
+    if is_head:
+        answer.source.stop()
+        response = _DataAnswer()
+    else:
+        body = PulledBody(answer.source)
+        response = _StreamedAnswer(body.pieces())
+        # Django closes what it did not begin to iterate over too, and in a thread of its own.
+        loop = asyncio.get_running_loop()
+        closers = response._resource_closers  # type: ignore[attr-defined]
+        closers.append(lambda: loop.call_soon_threadsafe(body.close))
+    response.headers_of_front = tuple(_told(answer))
+    _seal(response)
+    return response
+
+
+def _seal(response: _DataAnswer | _StreamedAnswer) -> None:
     response.cookies.clear()
     for name in tuple(response.headers):
         del response[name]
@@ -136,12 +172,12 @@ def _seal(response: _DataAnswer) -> None:
 def exact_answers(get_response: Callable[[DjangoRequest], Any]) -> Callable[..., Any]:
     """Take from data endpoints' answers what other middleware adds for pages; it comes first."""
 
-    def exact(response: HttpResponse) -> HttpResponse:
-        if isinstance(response, _DataAnswer):
+    def exact(response: HttpResponseBase) -> HttpResponseBase:
+        if isinstance(response, _DataAnswer | _StreamedAnswer):
             _seal(response)
         return response
 
-    async def answer(request: DjangoRequest) -> HttpResponse:
+    async def answer(request: DjangoRequest) -> HttpResponseBase:
         return exact(await get_response(request))
 
     if iscoroutinefunction(get_response):

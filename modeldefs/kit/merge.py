@@ -53,13 +53,11 @@ def merge_pages(parts: Sequence[PagePart], order: Sequence[OrderKey], limit: int
     Exact only if each part holds its own first ``limit`` rows, or all that it has.
     """
     rows = [
-        (_comparable(key, order), key, row)
+        entry
         for part in parts
-        for key, row in zip(part.keys, part.rows, strict=True)
+        for entry in zip(comparables(part.keys, order), part.keys, part.rows, strict=True)
     ]
-    # One stable sort per column, last column first: directions may differ from column to column.
-    for place in reversed(range(len(order))):
-        rows.sort(key=_at(place), reverse=order[place].descending)
+    sort_entries(rows, order)
     kept = rows[:limit]
     more = len(rows) > limit or any(part.more for part in parts)
     return MergedPage(
@@ -97,24 +95,43 @@ def short_parts(
 
 def _is_before(key: Sequence[Any], last: Sequence[Any] | None, order: Sequence[OrderKey]) -> bool:
     assert last is not None
-    pairs = zip(_comparable(key, order), _comparable(last, order), order, strict=True)
+    pairs = zip(*comparables((key, last), order), order, strict=True)
     for own, other, column in pairs:
         if own != other:
             return bool(own > other) if column.descending else bool(own < other)
     return False
 
 
-def _at(place: int) -> Callable[[tuple[Sequence[Any], Sequence[Any], bytes]], Any]:
+def sort_entries(entries: list[Any], order: Sequence[OrderKey]) -> None:
+    """Sort tuples by their first member, a key in its comparable form; those that are equal stay
+    as they are.
+    """
+    directions = {column.descending for column in order}
+    if len(directions) == 1:
+        entries.sort(key=itemgetter(0), reverse=directions.pop())
+        return
+    # One stable sort per column, last column first.
+    for place in reversed(range(len(order))):
+        entries.sort(key=_at(place), reverse=order[place].descending)
+
+
+def _at(place: int) -> Callable[[Sequence[Any]], Any]:
     return lambda entry: entry[0][place]
 
 
-def _comparable(key: Sequence[Any], order: Sequence[OrderKey]) -> Sequence[Any]:
-    if any(column.is_decimal for column in order):
-        return [
+def comparables(
+    keys: Sequence[Sequence[Any]], order: Sequence[OrderKey]
+) -> Sequence[Sequence[Any]]:
+    """Return keys in the form that compares as Postgres does: decimals come as texts."""
+    if not any(column.is_decimal for column in order):
+        return keys
+    return [
+        [
             Decimal(value) if column.is_decimal else value
             for value, column in zip(key, order, strict=True)
         ]
-    return key
+        for key in keys
+    ]
 
 
 @dataclass(frozen=True, slots=True)

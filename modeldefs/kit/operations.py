@@ -11,7 +11,8 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest
+from django.http.response import HttpResponseBase
 from django.urls import URLPattern, re_path
 from django.views.decorators.csrf import csrf_exempt
 from ninja import NinjaAPI
@@ -103,7 +104,7 @@ def unknown_endpoints() -> URLPattern:
 
 
 def _view(name: str) -> Callable[..., Any]:
-    async def operation(request: HttpRequest) -> HttpResponse:
+    async def operation(request: HttpRequest) -> HttpResponseBase:
         return await answer_through_django(request)
 
     operation.__name__ = name

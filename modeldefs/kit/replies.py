@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
 
 from modeldefs.kit.asks import (
+    JSON_HEADERS,
     ONE_SHARD,
     Ask,
     GroupsOutcome,
+    LinesOutcome,
     Outcome,
     PageOutcome,
     Served,
     Shards,
     Written,
 )
+from modeldefs.kit.request_headers import LINES_TYPE
 from modeldefs.wire.cursors import binding_of, sign_cursor
-from modeldefs.wire.http1 import HttpReply, HttpRequest, JsonReply
+from modeldefs.wire.http1 import HttpReply, HttpRequest, JsonReply, StreamReply
 from modeldefs.wire.keys import Principal
 from modeldefs.wire.problems import NotFound, Problem, problem_body, problem_headers
+
+# The one member of an export's last line when it broke off: no column can have this name.
+PROBLEM_MEMBER = "$problem"
+_LINES_HEADERS = [(b"content-type", LINES_TYPE), *JSON_HEADERS[1:]]
 
 _encode = msgspec.json.Encoder().encode
 # All that a header value in angle brackets may not hold.
@@ -38,6 +45,8 @@ class ReplyMaker:
     def reply(self, ask: Ask, outcome: Outcome, request: HttpRequest) -> HttpReply:
         if isinstance(outcome, Problem):
             return problem_reply(outcome, request.path, ask.request_id)
+        if isinstance(outcome, LinesOutcome):
+            return self._lines_reply(ask, outcome, request)
         head = b"%b%b\r\n" % (ask.served.head, ask.request_id.encode())
         if isinstance(outcome, Written):
             if outcome.replayed:
@@ -62,18 +71,39 @@ class ReplyMaker:
     ) -> HttpReply:
         following = b"null"
         if outcome.more and outcome.last is not None:
-            cursor = sign_cursor(
-                self._cursor_key,
-                endpoint=ask.served.endpoint.name,
-                binding=cursor_binding(ask.served, ask.values, ask.principal),
-                position=outcome.last,
-                now=self._clock(),
-            )
+            cursor = self._cursor(ask, outcome.last)
             following = b'"' + cursor.encode() + b'"'
             if request.method in (b"GET", b"HEAD"):
                 head += b'link: <%b>; rel="next"\r\n' % _next_link(request, cursor)
         body = b'{"items":[%b],"next":%b,"shards":%b}' % (outcome.rows, following, envelope)
         return JsonReply(body, head)
+
+    def _cursor(self, ask: Ask, position: Sequence[Any]) -> str:
+        return sign_cursor(
+            self._cursor_key,
+            endpoint=ask.served.endpoint.name,
+            binding=cursor_binding(ask.served, ask.values, ask.principal),
+            position=position,
+            now=self._clock(),
+        )
+
+    def _lines_reply(self, ask: Ask, outcome: LinesOutcome, request: HttpRequest) -> HttpReply:
+        def last_line(problem: Problem, position: Sequence[Any] | None) -> bytes:
+            document = problem.document(
+                instance=request.path.decode("ascii", "replace"), request_id=ask.request_id
+            )
+            document["next"] = None if position is None else self._cursor(ask, position)
+            return _encode({PROBLEM_MEMBER: document}) + b"\n"
+
+        outcome.export.last_line = last_line
+        headers = [
+            *_LINES_HEADERS,
+            (b"api-version", b"%d" % ask.served.version),
+            (b"x-request-id", ask.request_id.encode()),
+        ]
+        if outcome.shards.coverage < 1:
+            headers.append((b"shardpoint-coverage", b"%.6g" % outcome.shards.coverage))
+        return StreamReply(headers, outcome.export)
 
 
 def cursor_binding(served: Served, values: dict[str, Any], principal: Principal) -> bytes:

@@ -11,6 +11,9 @@ from modeldefs.wire.problems import InputError, InvalidRequest
 
 TIMEOUT_DEFAULT_MS = 2_000
 TIMEOUT_MAX_MS = 30_000
+JSON_TYPE = b"application/json"
+LINES_TYPE = b"application/jsonl"
+_WEIGHT = re.compile(rb"[01](?:\.[0-9]{0,3})?")
 _IDEMPOTENCY_KEY = re.compile(rb"[!-~]{1,255}")
 
 
@@ -19,7 +22,7 @@ class RequestHeaders:
 
     __slots__ = (
         "accepts_json", "content_type", "has_body", "idempotency_key", "is_encoded", "is_plain",
-        "key", "timeout_ms",
+        "key", "prefers_lines", "timeout_ms",
     )  # fmt: skip
 
     def __init__(self, headers: list[tuple[bytes, bytes]]) -> None:
@@ -53,10 +56,14 @@ class RequestHeaders:
             elif name == b"shardpoint-timeout-ms":
                 timeout = _listed(timeout, value)
         self.key = api_key if authorization is None else authorization
-        self.accepts_json = accept is None or _accepts_json(accept)
+        self.accepts_json, self.prefers_lines = True, False
+        if accept is not None:
+            self.accepts_json, self.prefers_lines = _negotiated(accept)
         self.timeout_ms = TIMEOUT_DEFAULT_MS if timeout is None else _timeout_ms(timeout)
         # Nothing in them asks for a closer look at a request without a body.
-        self.is_plain = self.accepts_json and not (self.has_body or self.is_encoded)
+        self.is_plain = self.accepts_json and not (
+            self.has_body or self.is_encoded or self.prefers_lines
+        )
 
 
 def idempotency_key_of(headers: RequestHeaders) -> str:
@@ -78,13 +85,30 @@ def _listed(before: bytes | None, value: bytes) -> bytes:
     return value if before is None else before + b"," + value
 
 
-def _accepts_json(accept: bytes) -> bool:
-    kinds = [part.partition(b";") for part in accept.lower().split(b",")]
-    return any(
-        kind.strip() in (b"", b"*/*", b"application/*", b"application/json")
-        and options.replace(b" ", b"") not in (b"q=0", b"q=0.0")
-        for kind, _, options in kinds
-    )
+def _negotiated(accept: bytes) -> tuple[bool, bool]:
+    """Return whether JSON will do, and whether JSON lines are liked better (RFC 9110, 12.5.1).
+
+    A wildcard means JSON. Of two names that weigh the same JSON is answered.
+    """
+    weights: dict[bytes, float] = {}
+    for part in accept.lower().split(b","):
+        kind, *options = (each.strip() for each in part.split(b";"))
+        if kind:
+            weights[kind] = max(weights.get(kind, 0.0), _weight(options))
+    if not weights:
+        return True, False
+    rest = weights.get(b"application/*", weights.get(b"*/*", 0.0))
+    json, lines = weights.get(JSON_TYPE, rest), weights.get(LINES_TYPE, rest)
+    is_better = lines > json or (lines == json and JSON_TYPE not in weights)
+    return json > 0, lines > 0 and (json == 0 or (LINES_TYPE in weights and is_better))
+
+
+def _weight(options: list[bytes]) -> float:
+    for option in options:
+        name, _, value = option.partition(b"=")
+        if name.strip() == b"q":
+            return float(value) if _WEIGHT.fullmatch(value.strip()) else 1.0
+    return 1.0
 
 
 def _timeout_ms(value: bytes) -> int:

@@ -16,14 +16,15 @@ from urllib.parse import unquote_to_bytes
 
 from modeldefs.kit.endpoints import TOP_MAX, Endpoint
 from modeldefs.kit.parameters import BadValue, NumberToken, ParameterSpec
+from modeldefs.kit.request_headers import JSON_TYPE
 from modeldefs.wire.problems import InputError, InvalidRequest, UnsupportedMediaType
 
 BODY_DEPTH_MAX = 32
 LIST_LENGTH_MAX = 1_000
 PARAMETERS_MAX = 2_000
 CURSOR_LENGTH_MAX = 2_000
+EXPORT_ROWS_MAX = 999_999_999
 
-JSON_TYPE = b"application/json"
 _ABSENT: Final = object()
 
 Text = str | list[str] | None
@@ -261,6 +262,13 @@ class RequestReader:
             name[:200],
             pointer[:200] if pointer else pointer,
         )
+
+
+def export_reader(endpoint: Endpoint[Any, Any]) -> RequestReader:
+    """Return the reader of requests for all rows of a page endpoint, 0 being no limit."""
+    reader = RequestReader(endpoint)
+    reader.limit_default, reader.limit_max = 0, EXPORT_ROWS_MAX
+    return reader
 
 
 def _pointer(name: str) -> str:

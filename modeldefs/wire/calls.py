@@ -15,6 +15,8 @@ import msgspec
 # WHOLE answers with the rows themselves, joined by commas, when there are no more; a page behind
 # which there is more is a PagePart with status MORE.
 JOINED = 0x0001
+# A request record's flag: the page is a part of an export, and waits where slow reads wait.
+EXPORT = 0x0002
 WHOLE = 200
 MORE = 206
 # A write answers WHOLE with its JSON, or REPLAYED with what was stored when it was done before.

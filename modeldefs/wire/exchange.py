@@ -11,8 +11,17 @@ from collections.abc import Callable, MutableSet
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
+from uvicorn.server import ServerState
 
-from modeldefs.wire.http1 import Cancel, Headers, HttpReply, JsonReply
+from modeldefs.wire.http1 import (
+    Cancel,
+    Headers,
+    HotHandler,
+    HttpReply,
+    HttpRequest,
+    JsonReply,
+    StreamReply,
+)
 from modeldefs.wire.problems import STANDARD_PROBLEMS, Internal, problem_body, problem_headers
 from modeldefs.wire.request_reader import ReadRequest
 
@@ -22,12 +31,14 @@ logger = logging.getLogger(__name__)
 def reply_bytes(
     reply: HttpReply, *, default_headers: Headers, head_only: bool, keep_alive: bool
 ) -> bytes:
-    """Return the bytes of a reply.
+    """Return the bytes of a reply; of one that is streamed the head.
 
     Raises:
         ValueError: A header has a line break, or the status is not a final one.
     """
     headers = default_headers + reply.headers
+    if isinstance(reply, StreamReply) and not head_only:
+        headers = [*headers, (b"transfer-encoding", b"chunked")]
     parts = [STATUS_LINE.get(reply.status, b"")]
     for name, value in headers:
         parts += (name, b": ", value, b"\r\n")
@@ -37,7 +48,7 @@ def reply_bytes(
     if head.count(b"\n") != lines or head.count(b"\r") != lines or reply.status < 200:
         raise ValueError("a reply's header has a line break, or its status is not a final one")
     close = b"" if keep_alive else b"connection: close\r\n"
-    if reply.status in (204, 304):
+    if reply.status in (204, 304) or isinstance(reply, StreamReply):
         return b"%b%b\r\n" % (head, close)
     body = b"" if head_only else reply.body
     return b"%bcontent-length: %d\r\n%b\r\n%b" % (head, len(reply.body), close, body)
@@ -64,6 +75,42 @@ def plain_problem(code: str) -> HttpReply:
     problem = STANDARD_PROBLEMS.get(code, Internal)()
     headers = [(name.encode(), value.encode()) for name, value in problem_headers(problem)]
     return HttpReply(problem.status, problem_body(problem), headers)
+
+
+class Renderer:
+    """Makes the bytes of replies; what is unfit to be sent becomes a refusal, logged."""
+
+    def __init__(self, handler: HotHandler, server_state: ServerState) -> None:
+        self._handler = handler
+        self._server_state = server_state
+
+    def reply(self, reply: HttpReply, request: ReadRequest, *, keep_alive: bool) -> bytes:
+        """Return the bytes of a reply to this request."""
+        try:
+            return self._bytes(reply, request, keep_alive=keep_alive)
+        except Exception:
+            logger.exception("http.reply_unfit", extra={"path": request.path})
+            return self.refusal("internal", request, keep_alive=keep_alive)
+
+    def refusal(self, code: str, request: ReadRequest | None, *, keep_alive: bool) -> bytes:
+        """Return the bytes of the problem with this code."""
+        return self._bytes(self.refuse(code, request), request, keep_alive=keep_alive)
+
+    def refuse(self, code: str, request: HttpRequest | None) -> HttpReply:
+        """Return the problem with this code, whatever the handler does."""
+        try:
+            return self._handler.refuse(code, request)
+        except Exception:
+            logger.exception("http.refuse_failed", extra={"code": code})
+            return plain_problem(code)
+
+    def _bytes(self, reply: HttpReply, request: ReadRequest | None, *, keep_alive: bool) -> bytes:
+        return reply_bytes(
+            reply,
+            default_headers=self._server_state.default_headers,
+            head_only=request is not None and request.method == b"HEAD",
+            keep_alive=keep_alive,
+        )
 
 
 class Exchange:

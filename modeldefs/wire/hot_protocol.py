@@ -23,14 +23,9 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from modeldefs.wire.asgi_cycle import AsgiCycle, HeldFlow, asgi_scope
-from modeldefs.wire.exchange import (
-    Exchange,
-    Upgraded,
-    json_reply_bytes,
-    plain_problem,
-    reply_bytes,
-)
-from modeldefs.wire.http1 import HotHandler, HttpLimits, HttpReply, HttpRequest, JsonReply
+from modeldefs.wire.body_stream import BodyStream, stop_source
+from modeldefs.wire.exchange import Exchange, Renderer, Upgraded, json_reply_bytes
+from modeldefs.wire.http1 import HotHandler, HttpLimits, HttpReply, JsonReply, StreamReply
 from modeldefs.wire.known_heads import KnownHeads
 from modeldefs.wire.request_reader import BODY, IDLE, ReadRequest, RequestReader
 from modeldefs.wire.sweeper import Sweeper
@@ -59,13 +54,14 @@ class HotProtocol(HttpToolsProtocol):
         super().__init__(config, server_state, app_state, _loop)
         self.deadline = math.inf
         self._handler = handler
+        self._renderer = Renderer(handler, server_state)
         self._limits = limits
         self._sweeper = sweeper
         self._keep_alive_s = limits.keep_alive_s + sweeper.interval_s
         self._reader = RequestReader(
             limits=limits, body_bytes_max=handler.body_bytes_max, sink=self, heads=heads
         )
-        self._active: Exchange | AsgiCycle | None = None
+        self._active: Exchange | AsgiCycle | BodyStream | None = None
         self._queue: deque[ReadRequest | str] = deque()  # a str is the code of a last refusal
         self._queue_bytes = 0
         self._unfed = b""
@@ -102,12 +98,14 @@ class HotProtocol(HttpToolsProtocol):
         self._unfed = b""
         active, self._active = self._active, None
         super().connection_lost(exc)
-        if isinstance(active, Exchange):
+        if isinstance(active, Exchange | BodyStream):
             active.abandon()
 
     def resume_writing(self) -> None:
         """Go on with what waited for the client to read."""
         super().resume_writing()
+        if isinstance(self._active, BodyStream):
+            self._active.resume()
         self._pump()
         self._set_deadline()
 
@@ -121,6 +119,8 @@ class HotProtocol(HttpToolsProtocol):
         self._stopping = True
         if isinstance(self._active, AsgiCycle) and not self._queue:
             self._active.keep_alive = False
+        elif isinstance(self._active, BodyStream):
+            self._active.shutdown()
         self._close_if_done()
 
     def on_response_complete(self) -> None:
@@ -256,7 +256,7 @@ class HotProtocol(HttpToolsProtocol):
         except Exception:
             logger.exception("http.handler_failed", extra={"path": item.path})
             if self._active is exchange:
-                exchange.reply(self._refuse("internal", item))
+                exchange.reply(self._renderer.refuse("internal", item))
 
     def _try_upgrade(self, request: ReadRequest, exchange: Exchange) -> bool:
         outcome = self._handler.upgrade(request, self.transport)
@@ -276,7 +276,7 @@ class HotProtocol(HttpToolsProtocol):
         cycle = AsgiCycle(
             scope=asgi_scope(self, request),
             request=request,
-            refuse=self._refuse,
+            refuse=self._renderer.refuse,
             transport=self.transport,
             flow=self.flow,
             logger=self.logger,
@@ -297,6 +297,8 @@ class HotProtocol(HttpToolsProtocol):
         self._active = None
         request = exchange.request
         if self.transport.is_closing():
+            if type(reply) is StreamReply:
+                stop_source(reply.source)
             return
         if (
             type(reply) is JsonReply
@@ -311,7 +313,33 @@ class HotProtocol(HttpToolsProtocol):
         keep_alive = request.keep_alive and not (
             self._stopping and not self._queue and self._reader.state == IDLE
         )
-        self.transport.write(self._rendered(reply, request, keep_alive=keep_alive))
+        self.transport.write(self._renderer.reply(reply, request, keep_alive=keep_alive))
+        if type(reply) is StreamReply:
+            if request.method != b"HEAD":
+                self._stream(reply, request, keep_alive=keep_alive)
+                return
+            stop_source(reply.source)
+        self._after_reply(keep_alive=keep_alive)
+
+    def _stream(self, reply: StreamReply, request: ReadRequest, *, keep_alive: bool) -> None:
+        def on_end(whole: bool) -> None:
+            self._active = None
+            self._after_reply(keep_alive=keep_alive and whole)
+            if not whole:  # what says why may still be on its way to a client that reads slowly
+                self.deadline = self.loop.time() + self._limits.write_s
+
+        stream = self._active = BodyStream(
+            reply.source,
+            path=request.path,
+            transport=self.transport,
+            flow=self.flow,
+            on_end=on_end,
+        )
+        stream.begin()
+        if not self._feeding:
+            self._set_deadline()
+
+    def _after_reply(self, *, keep_alive: bool) -> None:
         if not keep_alive:
             self._close()
             return
@@ -320,35 +348,10 @@ class HotProtocol(HttpToolsProtocol):
         if not self._feeding:
             self._set_deadline()
 
-    def _rendered(self, reply: HttpReply, request: ReadRequest, *, keep_alive: bool) -> bytes:
-        head_only = request.method == b"HEAD"
-        try:
-            return self._render(reply, head_only=head_only, keep_alive=keep_alive)
-        except Exception:
-            logger.exception("http.reply_unfit", extra={"path": request.path})
-            refusal = self._refuse("internal", request)
-            return self._render(refusal, head_only=head_only, keep_alive=keep_alive)
-
-    def _render(self, reply: HttpReply, *, head_only: bool, keep_alive: bool) -> bytes:
-        return reply_bytes(
-            reply,
-            default_headers=self.server_state.default_headers,
-            head_only=head_only,
-            keep_alive=keep_alive,
-        )
-
-    def _refuse(self, code: str, request: HttpRequest | None) -> HttpReply:
-        try:
-            return self._handler.refuse(code, request)
-        except Exception:
-            logger.exception("http.refuse_failed", extra={"code": code})
-            return plain_problem(code)
-
     def _write_refusal(self, code: str) -> None:
         if self.transport.is_closing():
             return
-        reply = self._refuse(code, None)
-        self.transport.write(self._render(reply, head_only=False, keep_alive=False))
+        self.transport.write(self._renderer.refusal(code, None, keep_alive=False))
         # The client may still be sending. To close now would reset the connection, and the reset
         # would take the refusal with it: so read on, for a while, and throw it away.
         self._lingering = True

@@ -31,6 +31,11 @@ class HttpRequest:
     # Shared by all requests with these headers: where to keep what was made of them.
     known_head: KnownHead | None = field(default=None, compare=False, repr=False, kw_only=True)
 
+    @property
+    def takes_chunks(self) -> bool:
+        """Can a body be told whole from broken off whose length is not known? Not in HTTP/1.0."""
+        return True
+
 
 @dataclass(slots=True)
 class HttpReply:
@@ -60,6 +65,54 @@ class JsonReply(HttpReply):
         """The headers, for whoever needs them one by one."""
         lines = self.head.split(b"\r\n")[:-1]
         return [(name, value) for name, _, value in (line.partition(b": ") for line in lines)]
+
+
+class BodyWriter(Protocol):
+    """Where a source puts its body."""
+
+    @property
+    def is_paused(self) -> bool:
+        """Is what was written not read yet? ``resume`` follows; writing on is only impolite."""
+
+    def write(self, piece: bytes) -> None:
+        """Write a piece of the body."""
+
+    def end(self) -> None:
+        """Say that the body is whole; nothing may be written after it."""
+
+    def cut(self, last: bytes) -> None:
+        """Break off behind these bytes, visibly not whole; nothing may be written after it."""
+
+
+class BodySource(Protocol):
+    """What makes a body of unknown length, as fast as it is read."""
+
+    def begin(self, writer: BodyWriter) -> None:
+        """Write to this writer, now and later, until ``end`` or ``cut``."""
+
+    def resume(self) -> None:
+        """Go on: the client reads again."""
+
+    def shutdown(self) -> None:
+        """The worker wants to end: end or cut the body soon."""
+
+    def stop(self) -> None:
+        """Stop for good, before or after ``begin``: nobody reads on. Never called after an end."""
+
+
+class StreamReply(HttpReply):
+    """A reply with 200 whose body comes from a source, piece by piece.
+
+    The protocol frames the pieces. The reply to a HEAD has no body: its source is stopped.
+    """
+
+    __slots__ = ("source",)
+
+    def __init__(self, headers: Headers, source: BodySource) -> None:
+        self.status = 200
+        self.body = b""
+        self.headers = headers
+        self.source = source
 
 
 Reply = Callable[[HttpReply], None]

@@ -39,6 +39,11 @@ class ReadRequest(HttpRequest):
     keep_alive: bool
     upgrade: bool
 
+    @property
+    def takes_chunks(self) -> bool:
+        """HTTP/1.0 knows no chunks."""
+        return self.version != "1.0"
+
 
 class Sink(Protocol):
     """Where a reader puts what it read, in order."""

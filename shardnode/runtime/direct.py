@@ -13,9 +13,11 @@ from collections.abc import Callable
 from modeldefs.kit.answers import groups_outcome, page_outcome
 from modeldefs.kit.asks import ONE_SHARD, Ask, Outcome, PageOutcome, Shards, Written
 from modeldefs.kit.buckets import BUCKET_COUNT, bucket_of
+from modeldefs.kit.exports import Exports
 from modeldefs.wire import calls
 from modeldefs.wire.problems import DeadlineExceeded, Internal, Problem
 from shardnode.guard.keeper import Keeper
+from shardnode.runtime.direct_parts import OwnParts
 from shardnode.runtime.executor import Executor, Place
 
 Done = Callable[[Outcome], None]
@@ -58,12 +60,14 @@ class LocalBackend:
         self._executor = executor
         self._keeper = keeper
         self._loop = asyncio.get_running_loop()
+        self._exports = Exports()
 
     def submit(self, ask: Ask, done: Done) -> Callable[[], None] | None:
         """Answer the ask by calling ``done`` once."""
+        if ask.is_export:
+            return self._export(ask, done)
         try:
-            place = self._place(ask)
-            shards = self._shards(ask, place)
+            place, shards = self._whereabouts(ask)
         except Problem as problem:
             done(problem)
             return None
@@ -82,6 +86,14 @@ class LocalBackend:
             ask.timeout_ms / 1_000 + GRACE_S, wait.on_deadline, give_up
         )
         return give_up
+
+    def _export(self, ask: Ask, done: Done) -> Callable[[], None] | None:
+        parts = OwnParts(ask, executor=self._executor, whereabouts=self._whereabouts)
+        return self._exports.begin(ask, parts, done)
+
+    def _whereabouts(self, ask: Ask) -> tuple[Place, Shards]:
+        place = self._place(ask)
+        return place, self._shards(ask, place)
 
     def _place(self, ask: Ask) -> Place:
         view = self._keeper.state.view

@@ -102,7 +102,7 @@ class Executor:
         self._ownership = ownership
         self._quick, self._slow, self._writer = quick, slow, writer
         self._points = points
-        self._shard = shard
+        self.shard = shard
         self._clock = clock
         self._by_number = catalog.by_number
         self._ready: dict[tuple[int, int, int, bool], tuple[ReadPlan, _Ready]] = {}
@@ -122,6 +122,7 @@ class Executor:
         joined: bool,
         deadline: float,
         done: Done,
+        export: bool = False,
     ) -> Cancel | None:
         """Run a call and hand its outcome to ``done``, once.
 
@@ -132,6 +133,7 @@ class Executor:
             joined: Give the rows of a page as one run of bytes.
             deadline: When the caller stops waiting, by the loop's clock in seconds.
             done: Called in the loop's thread.
+            export: It is a part of an export, which must not hold up quick reads.
 
         Returns:
             How to give the call up, if that can spare work; a write that began is not given up.
@@ -141,7 +143,7 @@ class Executor:
             if endpoint.kind == "mutation":
                 self._writer.submit(endpoint, call, place.bucket, place.epoch, deadline, done)
             else:
-                return self._read(endpoint, call, place, joined, deadline, done)
+                return self._read(endpoint, call, place, joined, deadline, done, export)
         except Problem as problem:
             done(problem)
         except Exception:
@@ -173,6 +175,7 @@ class Executor:
         joined: bool,
         deadline: float,
         done: Done,
+        export: bool,
     ) -> Cancel | None:
         plan, ready = self._statement(
             endpoint, call.mask, rows=_rows_fetched(call.limit), behind=call.after is not None
@@ -184,7 +187,7 @@ class Executor:
             )
             return None
         params = [fill(call.values, call.limit, call.after) for fill in ready.fillers]
-        is_quick = plan.groups is None and plan.route.reach != "scatter"
+        is_quick = plan.groups is None and plan.route.reach != "scatter" and not export
         lane = (self._quick if is_quick else self._slow).pick()
         if lane is None:
             raise Overloaded(retry_after_ms=1_000)
@@ -233,7 +236,7 @@ class Executor:
         try:
             if error is not None:
                 logger.info("read.refused", extra={"sqlstate": error.sqlstate})
-                return problem_of_sqlstate(error.sqlstate, is_write=False, shard=self._shard)
+                return problem_of_sqlstate(error.sqlstate, is_write=False, shard=self.shard)
             if plan.groups is not None:
                 if result.ntuples > GROUPS_MAX:
                     return ResultTooLarge(f"there are more than {GROUPS_MAX} groups")

@@ -161,6 +161,7 @@ class NodeHandler(EndpointHandler):
             joined=joined,
             deadline=self._loop.time() + record.deadline_ms / 1_000,
             done=done,
+            export=bool(record.flags & calls.EXPORT),
         )
         if give_up is not None and not ended:
             running[record.request_id] = give_up

@@ -61,7 +61,8 @@ def page_of(
     keys: Sequence[Key], order: Sequence[OrderKey], limit: int, after: Key | None
 ) -> PagePart:
     """Return what one shard answers: its first rows behind the position, and whether more."""
-    ordered = in_order([*keys, after] if after is not None else keys, order)
+    others = [key for key in keys if key != after]
+    ordered = in_order([*others, after] if after is not None else keys, order)
     behind = ordered[ordered.index(after) + 1 :] if after is not None else ordered
     chosen = behind[:limit]
     return PagePart([repr(key).encode() for key in chosen], chosen, len(behind) > limit)
