@@ -22,6 +22,7 @@ from modeldefs.kit.endpoints import RESERVED_PATHS, Endpoint
 from modeldefs.kit.handler import answer_through_django
 from modeldefs.kit.parameters import ParameterSpec
 from modeldefs.kit.plans import ReadPlan
+from modeldefs.kit.request_headers import LINES_TYPE
 from modeldefs.kit.statements import output_columns
 from modeldefs.kit.tracing import presence_sets
 from modeldefs.wire.problems import STANDARD_PROBLEMS, Problem
@@ -117,7 +118,7 @@ def _described(catalog: Catalog, endpoint: Endpoint[Any, Any], method: str) -> d
         "responses": {
             200: {
                 "description": "The answer, whole.",
-                "content": {"application/json": {"schema": answer_schema(catalog, endpoint)}},
+                "content": _answer_content(catalog, endpoint),
             },
             **_problem_responses(),
         }
@@ -142,6 +143,23 @@ def _described(catalog: Catalog, endpoint: Endpoint[Any, Any], method: str) -> d
         for name, schema in _page_schemas(endpoint).items()
     ]
     return described
+
+
+def _answer_content(catalog: Catalog, endpoint: Endpoint[Any, Any]) -> dict[str, Any]:
+    schema = answer_schema(catalog, endpoint)
+    content: dict[str, Any] = {"application/json": {"schema": schema}}
+    if endpoint.shape == "page":
+        # `itemSchema` is of OpenAPI 3.2; until the document is, the schema of a line is an
+        # extension beside that of the whole.
+        content[LINES_TYPE.decode()] = {
+            "schema": {
+                "type": "string",
+                "description": "All rows, one JSON object per line. The body ends with its last "
+                "chunk only if it is whole; else its last line is a problem as `$problem`.",
+            },
+            "x-item-schema": schema["properties"]["items"]["items"],
+        }
+    return content
 
 
 def parameter_schema(spec: ParameterSpec) -> dict[str, Any]:

@@ -50,6 +50,8 @@ CONTENT_TYPES = [
 ]
 ACCEPTS = [
     *("*/*", "application/json", "text/html", "application/*;q=0.5", "application/json;q=0", ""),
+    *("application/jsonl", "application/jsonl, */*;q=0.1", "Application/JSONL;q=1.000"),
+    *("application/jsonl;q=0.5, application/json;q=0.4", "application/json, application/jsonl"),
     *("text/html, application/json", "text/html,*/*;q=0.0", "application/jsonl", ",", "*", "é"),
 ]
 TIMEOUTS = ["1", "2000", "30000", "30001", "0", "-1", "x", "", "1.5", "٣", " 5 ", "9" * 30]

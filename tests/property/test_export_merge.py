@@ -178,7 +178,8 @@ def test_a_part_over_the_limit_of_a_frame_is_asked_for_in_smaller_ones() -> None
 
 def test_what_is_no_part_is_refused() -> None:
     """An empty part that has more would never end; keys must fit rows."""
-    for rows, keys, more in (([], [], True), ([b"{}"], [], False)):
+    cases: list[tuple[list[bytes], list[Key], bool]] = [([], [], True), ([b"{}"], [], False)]
+    for rows, keys, more in cases:
         merge = ExportMerge(ASCENDING, after=None)
         merge.begin(1)
         merge.wanted()

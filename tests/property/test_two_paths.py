@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -161,3 +162,45 @@ def test_headers_of_pages_are_not_on_data(paths: TwoPaths, catalog: Catalog) -> 
 
     assert fast == slow
     assert [b"allow"] == [header for header, _ in slow[1]]
+
+
+def _lines(catalog: Catalog, paths: TwoPaths, query: str, *more: str) -> tuple[Any, Any]:
+    endpoint = next(e for e in catalog.endpoints.values() if e.shape == "page")
+    accept = "Accept: application/jsonl"
+    request = _plain("GET", f"/{endpoint.name}{query}", paths.keys.all.text, None, accept, *more)
+    return paths.ask(request)
+
+
+def test_exports_are_the_same_whole_broken_or_refused(paths: TwoPaths, catalog: Catalog) -> None:
+    """Lines, the last line of an export that broke off, a refusal before the first row: the same
+    bytes by both, and the last chunk by both where the export is whole, and only there."""
+    whole = _lines(catalog, paths, "")
+    broken = _lines(catalog, paths, "?limit=13")
+    refused = _lines(catalog, paths, "?id=13")
+
+    for fast, slow in (whole, broken, refused):
+        assert fast == slow
+    assert (b"content-type", b"application/jsonl") in whole[0][1]
+    assert whole[0][2].endswith(b"\n<whole>")
+    assert 12 * 3 == whole[0][2].count(b"\n")
+    assert broken[0][2].endswith(b"\n<broken off>")
+    last = json.loads(broken[0][2].removesuffix(b"\n<broken off>").split(b"\n")[-1])
+    assert ["$problem"] == list(last)
+    assert "shard-unavailable" == last["$problem"]["code"]
+    assert last["$problem"]["next"]
+    assert b"HTTP/1.1 503 Service Unavailable" == refused[0][0]
+
+
+def test_exports_by_head_and_by_an_old_client(paths: TwoPaths, catalog: Catalog) -> None:
+    """HEAD has the head of GET and no body; HTTP/1.0, which has no chunks, is refused by both."""
+    name = next(e.name for e in catalog.endpoints.values() if e.shape == "page")
+    accept = "Accept: application/jsonl"
+    head = paths.ask(_plain("HEAD", f"/{name}", paths.keys.all.text, None, accept))
+    old = _plain("GET", f"/{name}", paths.keys.all.text, None, accept)
+    fast, slow = paths.ask(old.replace(b"HTTP/1.1", b"HTTP/1.0"))
+
+    assert head[0] == head[1]
+    assert (b"content-type", b"application/jsonl") in head[0][1]
+    assert b"" == head[0][2]
+    assert fast == slow
+    assert b"HTTP/1.1 406 Not Acceptable" == fast[0]

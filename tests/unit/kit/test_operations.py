@@ -50,6 +50,18 @@ def test_parameters_of_a_page(document: dict[str, Any]) -> None:
     assert {False} == {parameter["required"] for parameter in found.values()}
 
 
+def test_a_page_is_described_as_lines_too(document: dict[str, Any]) -> None:
+    """A page answers JSON and JSON lines, whose item is the page's; totals answer JSON alone."""
+    paths = document["paths"]
+    page = paths["/customers"]["get"]["responses"]["200"]["content"]
+    count = paths["/top_countries"]["get"]["responses"]["200"]["content"]
+    item = page["application/json"]["schema"]["properties"]["items"]["items"]
+
+    assert {"application/json", "application/jsonl"} == set(page)
+    assert item == page["application/jsonl"]["x-item-schema"]
+    assert {"application/json"} == set(count)
+
+
 def test_body_of_a_write(document: dict[str, Any]) -> None:
     """A body takes what is declared and nothing else; a nullable column may be null."""
     content = document["paths"]["/rename"]["post"]["requestBody"]["content"]
