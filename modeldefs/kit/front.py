@@ -222,7 +222,7 @@ class DataFront:
             principal,
             request_id,
             headers.timeout_ms,
-            idempotency_key_of(headers) if served.verb == "write" else "",
+            idempotency_key_of(headers, request.key_beside) if served.verb == "write" else "",
             reader is not served.reader,
         )
 
@@ -281,6 +281,6 @@ def _headers_of(request: HttpRequest) -> RequestHeaders:
     if known is None:
         return RequestHeaders(request.headers)
     if known.facts is None:
-        known.facts = RequestHeaders(request.headers)
+        known.facts = RequestHeaders(known.headers)
     read: RequestHeaders = known.facts
     return read

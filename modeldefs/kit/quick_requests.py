@@ -7,10 +7,13 @@ where this gives an answer, ``RequestReader.read`` gives the same one.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any, NamedTuple, NoReturn
 from urllib.parse import unquote_to_bytes
 
-from modeldefs.kit.parameters import BadValue, NumberToken
+import msgspec
+
+from modeldefs.kit.parameters import SAFE_INTEGER_MAX, BadValue, NumberToken, ParameterSpec
 from modeldefs.kit.requests import RequestReader
 
 LIMIT_DIGITS_MAX = 6
@@ -29,6 +32,10 @@ _read_json = json.JSONDecoder(
 ).decode
 
 
+# Knows neither doubled members nor how a number was written; both are looked at beside it.
+_read_flat = msgspec.json.Decoder(dict[str, str | int | bool]).decode
+
+
 class QuickRequest(NamedTuple):
     """The parameters of a request: canonical texts by name, which are present, rows wanted."""
 
@@ -40,7 +47,9 @@ class QuickRequest(NamedTuple):
 class QuickRequests:
     """Reads the requests of one endpoint. Made once; holds no state of a request."""
 
-    __slots__ = ("_by_name", "_by_text", "_defaults", "_limit", "_limit_max", "_required")
+    __slots__ = (
+        "_by_leaf", "_by_name", "_by_text", "_defaults", "_limit", "_limit_max", "_required",
+    )  # fmt: skip
 
     def __init__(self, reader: RequestReader) -> None:
         parameters = reader.endpoint.parameters
@@ -51,6 +60,11 @@ class QuickRequests:
         }
         self._by_text = {
             spec.name: (spec.text_of_json, 1 << bit)
+            for bit, spec in enumerate(parameters)
+            if not spec.is_list
+        }
+        self._by_leaf = {
+            spec.name: (_leaf_reader(spec), 1 << bit)
             for bit, spec in enumerate(parameters)
             if not spec.is_list
         }
@@ -94,6 +108,36 @@ class QuickRequests:
         """Return what a flat JSON object asks for; None if that takes a closer look."""
         if b"[" in body or body.count(b"{") != 1 or body[:1] != b"{":
             return None
+        return (self._read_leaves(body) if b"\\" not in body else None) or self._read_pairs(body)
+
+    def _read_leaves(self, body: bytes) -> QuickRequest | None:
+        """Read a body without escapes, of text, integers and booleans."""
+        try:
+            members = _read_flat(body)
+        except (msgspec.DecodeError, ValueError):  # not UTF-8, or thousands of digits
+            return None
+        values: dict[str, Any] = {}
+        mask, texts = 0, len(members)
+        by_leaf = self._by_leaf
+        for name, value in members.items():
+            known = by_leaf.get(name)
+            if known is None:
+                return None
+            texts += type(value) is str
+            mask |= known[1]
+            try:
+                text = known[0](value)
+            except BadValue:
+                return None
+            if text is None:
+                return None
+            values[name] = text
+        # Two quotes for each name and each text; a member that came twice has more.
+        if body.count(b'"') != 2 * texts:
+            return None
+        return self._whole(values, mask, self._limit)
+
+    def _read_pairs(self, body: bytes) -> QuickRequest | None:
         try:
             pairs = _read_json(body.decode())
         except (ValueError, RecursionError):
@@ -126,3 +170,20 @@ class QuickRequests:
             return 0
         limit = int(text)
         return limit if limit <= self._limit_max else 0
+
+
+def _leaf_reader(spec: ParameterSpec) -> Callable[[Any], str | None]:
+    """Return what makes a JSON leaf's canonical text; it gives None for what it leaves alone."""
+    carried, text_of = spec.kind.in_json, spec.text_of
+    takes_text, takes_integer = carried in ("text", "either"), carried in ("number", "either")
+
+    def read(value: Any) -> str | None:
+        kind = type(value)
+        if kind is str:
+            return text_of(value) if takes_text else None
+        if kind is int:
+            is_safe = -SAFE_INTEGER_MAX <= value <= SAFE_INTEGER_MAX
+            return text_of(str(value)) if takes_integer and is_safe else None
+        return str(value).lower() if carried == "boolean" else None
+
+    return read

@@ -66,13 +66,16 @@ class RequestHeaders:
         )
 
 
-def idempotency_key_of(headers: RequestHeaders) -> str:
+def idempotency_key_of(headers: RequestHeaders, beside: bytes | None = None) -> str:
     """Return the key that a write came with; "" if it has none.
+
+    Args:
+        beside: The key, where the headers were read without it.
 
     Raises:
         InvalidRequest: It is no key: empty, longer than 255, or not visible ASCII.
     """
-    key = headers.idempotency_key
+    key = headers.idempotency_key if beside is None else beside
     if key is None:
         return ""
     if _IDEMPOTENCY_KEY.fullmatch(key):

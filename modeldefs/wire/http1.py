@@ -30,6 +30,8 @@ class HttpRequest:
     client_host: str  # the peer of the socket, "" on a unix socket
     # Shared by all requests with these headers: where to keep what was made of them.
     known_head: KnownHead | None = field(default=None, compare=False, repr=False, kw_only=True)
+    # The Idempotency-Key among the headers, which the known head leaves out.
+    key_beside: bytes | None = field(default=None, compare=False, repr=False, kw_only=True)
 
     @property
     def takes_chunks(self) -> bool:

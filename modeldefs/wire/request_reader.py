@@ -160,9 +160,13 @@ class RequestReader:
             block_end = data.find(b"\r\n\r\n", line_end)
             if line_end < 0 or block_end < 0:
                 break
-            head = by_block.get(data[line_end:block_end])
+            block = data[line_end:block_end]
+            head, key = by_block.get(block), None
             if head is None:
-                break
+                keyed = self._heads.keyed(block)
+                if keyed is None:
+                    break
+                head, key = keyed
             line = REQUEST_LINE.fullmatch(data, begin, line_end)
             body_begin = block_end + 4
             end = body_begin + head.length
@@ -181,13 +185,14 @@ class RequestReader:
                     method,
                     path,
                     query,
-                    head.headers,
+                    head.headers if key is None else head.headers_with(key),
                     data[body_begin:end],
                     self.client_host,
                     "1.1",
                     True,
                     False,
                     known_head=head,
+                    key_beside=key,
                 )
             )
         return begin

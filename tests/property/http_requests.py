@@ -58,7 +58,8 @@ TIMEOUTS = ["1", "2000", "30000", "30001", "0", "-1", "x", "", "1.5", "٣", " 5 
 OTHERS = [
     ("Prefer", "partial"), ("Api-Version", "1"), ("Cookie", "sessionid=x; csrftoken=y"),
     ("Origin", "https://evil.example"), ("If-None-Match", "*"), ("Range", "bytes=0-1"),
-    ("X-Request-Id", "mine"), ("Idempotency-Key", "k"), ("Accept-Encoding", "gzip, br"),
+    ("X-Request-Id", "mine"), ("Idempotency-Key", "k"), ("Idempotency-Key", '"m n"'),
+    ("Idempotency-Key", "l"), ("Accept-Encoding", "gzip, br"),
     ("Accept-Language", "sv"), ("X-HTTP-Method-Override", "DELETE"), ("User-Agent", "é"),
     ("If-Modified-Since", "Thu, 01 Jan 2026 00:00:00 GMT"), ("X-Requested-With", "x"),
     ("Sec-Fetch-Site", "cross-site"), ("Referer", "http://localhost/"),

@@ -106,3 +106,21 @@ def test_right_requests_take_the_short_way() -> None:
     assert by_name["rename"].read_body(body) == (
         {"id": "7", "name": "\u00e4\u00e4", "nick": "x"}, 7, by_name["rename"]._limit
     )  # fmt: skip
+
+
+def test_a_member_that_comes_twice_is_seen() -> None:
+    """Decoders keep the last of two; the short way leaves such a body alone, however it is put."""
+    reader = next(each for each in READERS if each.endpoint.name == "rename")
+    quick = QuickRequests(reader)
+
+    assert quick.read_body(b'{"id":"7","name":"a"}') is not None
+    for twice in (b'"name":"b"', b'"name":1', b'"id":"7"', b'"i\\u0064":"7"'):
+        assert quick.read_body(b'{"id":"7","name":"a",' + twice + b"}") is None
+
+
+def test_a_number_of_thousands_of_digits_is_left_alone() -> None:
+    """Python refuses to read or to write one; no refusal of the interpreter's gets out."""
+    for reader in READERS:
+        for name in reader.specs:
+            body = b'{"%b":-%b}' % (name.encode(), b"9" * 5_000)
+            assert QuickRequests(reader).read_body(body) is None

@@ -93,6 +93,10 @@ PLAIN = [
     b'POST /insert?q HTTP/1.1\r\nHost: a\r\nContent-Length: 8\r\n\r\n{"id":2}',
     b'GET /get HTTP/1.1\r\nHost: a\r\nContent-Length: 8\r\n\r\n{"id":3}',
     b"GET /a HTTP/1.1\r\nHost: a\r\nIdempotency-Key: 1\r\n\r\n",
+    b"GET /a HTTP/1.1\r\nHost: a\r\nIdempotency-Key: 2\r\nAccept: b\r\n\r\n",
+    b"GET /a HTTP/1.1\r\nidempotency-key: 3\r\nHost: a\r\nAccept: b\r\n\r\n",
+    b"GET /a HTTP/1.1\r\nHost: a\r\nIdempotency-Key: 4\r\nIdempotency-key: 5\r\n\r\n",
+    b"GET /a HTTP/1.1\r\nHost: a\r\nIdempotency-Key:  6\r\n\r\n",
     b"GET /a HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
     b"GET /a HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n",
     b"POST /insert HTTP/1.1\r\nHost: a\r\nContent-Length: 101\r\n\r\n" + b"x" * 101,
@@ -109,10 +113,13 @@ def _warm() -> KnownHeads:
 
 def test_plain_heads_are_known() -> None:
     """The tests below compare something: the plain blocks are known, the others never."""
-    blocks = _warm().by_block
+    heads = _warm()
 
-    assert len(blocks) == 3
+    assert len(heads.by_block) == 3
+    assert len(heads.by_rest) == 3
+    blocks = [*heads.by_block, *(before + behind for before, behind in heads.by_rest)]
     assert not any(b"close" in b or b"pgrade" in b or b"chunked" in b for b in blocks)
+    assert not any(b"dempotency" in b for b in blocks)
 
 
 @given(

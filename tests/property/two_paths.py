@@ -96,6 +96,7 @@ class AskingBackend:
             ask.principal.kid,
             ask.timeout_ms,
             ask.is_export,
+            ask.idempotency_key,
         )
         self.asks.append(told)
         if ask.is_export:
