@@ -13,7 +13,14 @@ from urllib.parse import unquote_to_bytes
 
 import msgspec
 
-from modeldefs.kit.parameters import SAFE_INTEGER_MAX, BadValue, NumberToken, ParameterSpec
+from modeldefs.kit.parameters import (
+    INT32,
+    KINDS,
+    SAFE_INTEGER_MAX,
+    BadValue,
+    NumberToken,
+    ParameterSpec,
+)
 from modeldefs.kit.requests import RequestReader
 
 LIMIT_DIGITS_MAX = 6
@@ -174,16 +181,27 @@ class QuickRequests:
 
 def _leaf_reader(spec: ParameterSpec) -> Callable[[Any], str | None]:
     """Return what makes a JSON leaf's canonical text; it gives None for what it leaves alone."""
-    carried, text_of = spec.kind.in_json, spec.text_of
+    carried, text_of, is_free = spec.kind.in_json, spec.text_of, not spec.choices
     takes_text, takes_integer = carried in ("text", "either"), carried in ("number", "either")
+    low, high = max(spec.low, -SAFE_INTEGER_MAX), min(spec.high, SAFE_INTEGER_MAX)
+    length_max = spec.length_max
+
+    def read_text(value: Any) -> str | None:
+        return value if type(value) is str and len(value) <= length_max else None
+
+    def read_integer(value: Any) -> str | None:
+        if type(value) is int:
+            return str(value) if low <= value <= high else None
+        return text_of(value) if takes_text and type(value) is str else None
 
     def read(value: Any) -> str | None:
-        kind = type(value)
-        if kind is str:
+        if type(value) is str:
             return text_of(value) if takes_text else None
-        if kind is int:
+        if type(value) is int:
             is_safe = -SAFE_INTEGER_MAX <= value <= SAFE_INTEGER_MAX
             return text_of(str(value)) if takes_integer and is_safe else None
         return str(value).lower() if carried == "boolean" else None
 
-    return read
+    if is_free and spec.kind is KINDS[str]:
+        return read_text  # a NUL cannot stand in JSON without an escape
+    return read_integer if is_free and spec.kind in (KINDS[int], INT32) else read

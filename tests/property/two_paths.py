@@ -90,7 +90,7 @@ class AskingBackend:
         told = (
             ask.served.endpoint.name,
             ask.mask,
-            ask.values,
+            dict(sorted(ask.values.items())),  # their order has no meaning
             ask.limit,
             ask.after,
             ask.principal.kid,
