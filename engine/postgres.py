@@ -32,7 +32,7 @@ from engine.binaries import PostgresPrograms, find_postgres
 from engine.databases import drop_database, ensure_database, url
 from engine.errors import StartFailed
 from engine.ports import LOOPBACK
-from engine.processes import Child, ProcessSpec, stop, wait_until_ready
+from engine.processes import Child, ProcessSpec, start_alone, stop
 from engine.run_dir import RunDir, write_private
 
 SUPERUSER = "shardpoint"
@@ -177,10 +177,7 @@ class EmbeddedPostgres:
         """
         if self.running_pid() is not None and self.is_ready():
             return
-        child = Child(self.process_spec(), log=self._run_dir.log_path(PROCESS))
-        child.spawn()
-        self._child = child
-        wait_until_ready(child)
+        self._child = start_alone(self.process_spec(), log=self._run_dir.log_path(PROCESS))
 
     def stop(self) -> None:
         """Stop the server cleanly, whoever started it; nothing happens if none runs."""

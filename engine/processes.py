@@ -136,6 +136,24 @@ class Child:
         self._group_gone = True  # its number may be another group's by the next call
 
 
+def start_alone(spec: ProcessSpec, *, log: Path) -> Child:
+    """Start a process without a supervisor, wait until it is ready, and return it.
+
+    One that does not get ready is stopped.
+
+    Raises:
+        StartFailed: As of ``wait_until_ready``.
+    """
+    child = Child(spec, log=log)
+    child.spawn()
+    try:
+        wait_until_ready(child)
+    except BaseException:
+        stop([[child]])
+        raise
+    return child
+
+
 def wait_until_ready(child: Child, *, check: Callable[[], None] = lambda: None) -> None:
     """Wait for a started child to be ready, starting it again where its spec allows that.
 

@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from engine.binaries import find_valkey
 from engine.ports import LOOPBACK
-from engine.processes import Child, ProcessSpec, stop, wait_until_ready
+from engine.processes import Child, ProcessSpec, start_alone, stop
 from engine.run_dir import RunDir, write_private
 
 PROCESS = "valkey"
@@ -82,10 +82,7 @@ class EmbeddedValkey:
         """
         if self.is_ready():
             return
-        child = Child(self.process_spec(), log=self._run_dir.log_path(PROCESS))
-        child.spawn()
-        self._child = child
-        wait_until_ready(child)
+        self._child = start_alone(self.process_spec(), log=self._run_dir.log_path(PROCESS))
 
     def stop(self) -> None:
         """Stop the server if ``start`` started it."""

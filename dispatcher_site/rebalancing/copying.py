@@ -7,10 +7,11 @@ is compared with the owner's rows: identical ones are duplicates, others are con
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from dispatcher_site.loading.sending import NodeRows
 from dispatcher_site.rebalancing.records import (
     by_key,
     comes_before,
@@ -27,23 +28,11 @@ CONFLICTS_NAMED_MAX = 20
 Ranges = Sequence[tuple[int, int]]
 
 
-class RowHolder(Protocol):
+class RowHolder(NodeRows, Protocol):
     """What copying needs of a node."""
 
     def rows(self, model: str, *, ranges: Ranges, after: str | None, limit: int) -> RowsPage:
         """Return the next rows in primary key order."""
-
-    def load_rows(
-        self,
-        model: str,
-        *,
-        load: str,
-        part: int,
-        body: bytes,
-        on_conflict: str,
-        columns: Sequence[str] = (),
-    ) -> Mapping[str, Any]:
-        """Add rows once."""
 
 
 @dataclass(frozen=True, slots=True)

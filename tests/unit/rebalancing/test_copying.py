@@ -47,7 +47,7 @@ class MemoryNode:
         body: bytes,
         on_conflict: str,
         columns: Sequence[str] = (),
-    ) -> Mapping[str, Any]:
+    ) -> dict[str, Any]:
         """Add the rows that are not there yet."""
         if (load, part) not in self.applied:
             records = [record.decode().strip().split(",") for record in split_records(body)]
