@@ -16,7 +16,15 @@ from uvicorn.server import ServerState
 
 from modeldefs.wire.exchange import plain_problem
 from modeldefs.wire.hot_protocol import HotProtocol
-from modeldefs.wire.http1 import Cancel, HttpLimits, HttpReply, HttpRequest, Reply
+from modeldefs.wire.http1 import (
+    BodySource,
+    Cancel,
+    HttpLimits,
+    HttpReply,
+    HttpRequest,
+    Reply,
+    StreamReply,
+)
 from modeldefs.wire.worker import protocol_factory
 
 T = TypeVar("T")
@@ -54,6 +62,7 @@ class EchoHandler:
         self.gone = asyncio.Event()
         self.takes_over: Callable[..., asyncio.Protocol | HttpReply | None] = lambda *_: None
         self.body_max = BODY_BYTES_MAX
+        self.source: BodySource | None = None
 
     def claims(self, path: bytes) -> bool:
         return path.startswith(b"/hot")
@@ -69,6 +78,9 @@ class EchoHandler:
             return None
         if request.path.startswith(b"/hot/unfit"):
             reply(HttpReply(200, b"", [(b"x-echo", b"a\r\nset-cookie: b=c")]))
+            return None
+        if request.path.startswith(b"/hot/stream") and self.source is not None:
+            reply(StreamReply([(b"content-type", b"application/jsonl")], self.source))
             return None
         if request.path.startswith(b"/hot/large"):
             reply(HttpReply(200, b"x" * 100_000))
