@@ -67,7 +67,9 @@ def _row(name: str, measured: Measured) -> str:
 
 def workload_table(measured: Measured) -> str:
     """Return the table of one workload."""
-    unit = {"walk": "pages", "load": "rows"}.get(measured.workload.traffic, "requests")
+    unit = {"walk": "pages", "load": "rows", "export": "rows"}.get(
+        measured.workload.traffic, "requests"
+    )
     head = (
         f"| `{measured.workload.name}` | {unit}/s | × {measured.base} | p50 µs | p99 µs "
         f"| CPU µs of each of the {unit} | × {measured.base} | errors |"

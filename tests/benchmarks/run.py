@@ -20,13 +20,23 @@ import psutil
 from tests.benchmarks import stages
 from tests.benchmarks.checks import checks_elsewhere
 from tests.benchmarks.drivers import find_wrk
+from tests.benchmarks.export import measure_export
 from tests.benchmarks.grounds import standing
 from tests.benchmarks.load import measure_load
 from tests.benchmarks.peers.everybody import peers_running
 from tests.benchmarks.peers.places import PeerPlaces
 from tests.benchmarks.report import Report, write_all
 from tests.benchmarks.rounds import Pace, say
-from tests.benchmarks.workloads import ALL, CHECKS, LOAD, ONE_SHARD, SCALES, SCATTERS, Workload
+from tests.benchmarks.workloads import (
+    ALL,
+    CHECKS,
+    EXPORT,
+    LOAD,
+    ONE_SHARD,
+    SCALES,
+    SCATTERS,
+    Workload,
+)
 
 QUICK_ROUNDS, QUICK_SECONDS = 2, 2.0
 FULL_ROUNDS, FULL_SECONDS = 5, 3.0
@@ -108,6 +118,8 @@ def run(options: Options) -> Report:
             if options.wanted([LOAD]):
                 rounds = min(pace.rounds, LOAD_ROUNDS_MAX)
                 report.add(measure_load(grounds, rounds=rounds, shards=LOAD_SHARDS))
+            if options.wanted([EXPORT]):
+                report.add(measure_export(grounds, rounds=pace.rounds, shards=LOAD_SHARDS))
         if options.wanted([CHECKS]):
             report.checks = checks_elsewhere()
     return report

@@ -40,10 +40,11 @@ SCALE = Workload("scale", "Point read with more workers, 32 connections", "point
 SCALE_LIST = Workload("scale-list", "List of 100 with more workers, 32 connections", "list")
 
 LOAD = Workload("load", "Bulk load of 336,776 flights", "load", 1)
+EXPORT = Workload("export", "Export of 50,000 rows as JSON lines, 1 connection", "export", 1)
 CHECKS = Workload("checks", "What the checks of a request cost", "checks", 0)
 
 # Reads first: inserts make the table larger, and are removed again.
 ONE_SHARD = (POINT, POINT_ALONE, HALF, LIST, GROUP, WALK, INSERT, INSERT_ALONE)
 SCATTERS = (SCATTER, SCATTER_ALONE)
 SCALES = (SCALE, SCALE_LIST)
-ALL = (*ONE_SHARD, *SCATTERS, *SCALES, LOAD, CHECKS)
+ALL = (*ONE_SHARD, *SCATTERS, *SCALES, LOAD, EXPORT, CHECKS)
