@@ -14,7 +14,9 @@ from dispatcher_site.gateway.streams import Streams
 from modeldefs.kit.apps import current_catalog
 from modeldefs.kit.front import DataFront
 from modeldefs.kit.handler import EndpointHandler
+from modeldefs.kit.watching import Watch
 from modeldefs.wire.keys import Principal
+from modeldefs.wire.meter_files import MeterFolder
 from modeldefs.wire.problems import Unauthorized
 
 
@@ -24,7 +26,12 @@ class FrontHandler(EndpointHandler):
     def __init__(self) -> None:
         super().__init__()
         self._catalog = current_catalog()
-        self._streams = Streams(self._catalog.bundle_id)
+        self._watch = Watch(
+            self._catalog.endpoints,
+            folder=MeterFolder(settings.SHARDPOINT_METERS_DIR),
+            tuning=settings.SHARDPOINT_TUNING,
+        )
+        self._streams = Streams(self._catalog.bundle_id, self._watch)
         self._keeper = RoutingKeeper(on_change=self._follow)
 
     def _follow(self, state: RoutingState) -> None:
@@ -38,6 +45,7 @@ class FrontHandler(EndpointHandler):
 
     async def started(self) -> None:
         """Read the registry and try every stream once before the first request."""
+        self._watch.start()
         await self._keeper.start()
         await self._streams.settle()
         self.install(
@@ -47,13 +55,15 @@ class FrontHandler(EndpointHandler):
                 authenticate=self._authenticate,
                 cursor_key=cursor_key(settings.SECRET_KEY),
                 clock=time.time,
+                watch=self._watch,
             )
         )
 
     async def stopped(self) -> None:
-        """Close the streams."""
+        """Close the streams and leave the counts behind."""
         await self._keeper.stop()
         await self._streams.close()
+        self._watch.stop()
 
 
 def cursor_key(secret: str) -> bytes:

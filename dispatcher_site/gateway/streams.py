@@ -10,8 +10,10 @@ from typing import Any
 
 from dispatcher_site.gateway.routing_state import RoutingState
 from dispatcher_site.registry.reading import NodeAddress
+from modeldefs.kit.watching import Watch
+from modeldefs.wire.meters import Table
 from modeldefs.wire.sockets import socket_to
-from modeldefs.wire.stream import StreamClient, StreamIdentity
+from modeldefs.wire.stream import STREAM_COLUMNS, StreamClient, StreamIdentity
 
 logger = logging.getLogger(__name__)
 
@@ -21,13 +23,19 @@ SERVING_STATES = frozenset({"active", "draining"})
 class Streams:
     """Streams by shard name. Use from the loop's thread only."""
 
-    def __init__(self, bundle: str) -> None:
+    def __init__(self, bundle: str, watch: Watch | None = None) -> None:
         self._bundle = bundle
+        self._watch = watch or Watch()
+        self._table = Table.of("streams", STREAM_COLUMNS, ())
+        self._watch.every_tick(self._on_tick)
         self._known: dict[str, tuple[NodeAddress, StreamClient]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     def follow(self, state: RoutingState) -> None:
         """Open what is new, reopen what moved, close what is gone."""
+        if set(state.nodes) != set(self._table.rows):
+            self._count()
+            self._watch.relabel(self._table, sorted(state.nodes))
         for shard, address in state.nodes.items():
             known = self._known.get(shard)
             if known is not None and _same_place(known[0], address):
@@ -41,11 +49,33 @@ class Streams:
                 identity=StreamIdentity(state.dispatcher, shard, self._bundle, address.pair_key),
                 on_state=_logger_of(shard),
                 unix_path=partial(_socket_of, address),
+                row=self._table.rows[shard],
             )
+            client.bound(self._bound())
             self._known[shard] = (address, client)
             self._spawn(client.start())
         for shard in set(self._known) - set(state.nodes):
             self._spawn(self._known.pop(shard)[1].close())
+
+    def _on_tick(self) -> None:
+        self._count()
+        bound = self._bound()
+        for _, client in self._known.values():
+            client.bound(bound)
+
+    def _count(self) -> None:
+        for _, client in self._known.values():
+            client.fill()
+
+    def _bound(self) -> int:
+        """Return how many calls one shard may have in flight: the bulkhead.
+
+        Of what this worker takes on at once, one shard among several may hold half, so that the
+        others go on when it does not answer.
+        """
+        most = self._watch.tuning.shard_in_flight_max
+        limit = self._watch.admission.limit
+        return min(most, limit if len(self._table.rows) < 2 else max(1, limit // 2))
 
     def client(self, shard: str) -> StreamClient | None:
         """Return the stream to a shard that may be asked; None for one that may not."""

@@ -38,6 +38,8 @@ INSTALLED_APPS = [
     *ENVIRONMENT.definitions,
 ]
 SHARDPOINT_DEFINITIONS = list(ENVIRONMENT.definitions)
+SHARDPOINT_TUNING = ENVIRONMENT.tuning
+SHARDPOINT_METERS_DIR = ENVIRONMENT.run_dir / "metrics"
 
 MIDDLEWARE = [
     "modeldefs.kit.handler.exact_answers",
@@ -210,8 +212,18 @@ SHARDPOINT_JOB_KINDS = {
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
-    "formatters": {"line": {"format": "{asctime} {levelname} {name} {message}", "style": "{"}},
-    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "formatters": {
+        "line": {"format": "{asctime} {levelname} {name} {message}", "style": "{"},
+        "json": {"format": "%(message)s"},
+    },
+    "handlers": {
+        "stderr": {"class": "logging.StreamHandler", "formatter": "line"},
+        "json": {"class": "logging.StreamHandler", "formatter": "json"},
+    },
     "root": {"handlers": ["stderr"], "level": "INFO"},
-    "loggers": {"django.request": {"level": "ERROR"}},
+    "loggers": {
+        "django.request": {"level": "ERROR"},
+        # One JSON document a line: failed and slow requests, and all if that was asked for.
+        "shardpoint.requests": {"handlers": ["json"], "propagate": False},
+    },
 }

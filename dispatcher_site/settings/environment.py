@@ -17,6 +17,8 @@ from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
 
+from modeldefs.kit.tuning import Tuning, tuning_from
+
 LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "[::1]")
 DEFAULT_DEFINITIONS = ("modeldefs.definitions",)
 
@@ -39,6 +41,7 @@ class Environment:
     allowed_hosts: tuple[str, ...]
     csrf_trusted_origins: tuple[str, ...]
     https: bool  # behind TLS: secure cookies, HSTS
+    tuning: Tuning  # limits of the data path
     missing: tuple[str, ...]
 
     def require(self) -> None:
@@ -135,5 +138,6 @@ def read_environment(variables: Mapping[str, str] | None = None) -> Environment:
         allowed_hosts=_listed(env.get("SHARDPOINT_ALLOWED_HOSTS", "")) or LOOPBACK_HOSTS,
         csrf_trusted_origins=_listed(env.get("SHARDPOINT_CSRF_TRUSTED_ORIGINS", "")),
         https=_is_true(env.get("SHARDPOINT_HTTPS", "")),
+        tuning=tuning_from(env),
         missing=tuple(name for name, found in needed.items() if not found),
     )

@@ -15,6 +15,7 @@ from modeldefs.kit.requests import RequestReader, export_reader
 from modeldefs.wire import calls
 from modeldefs.wire.http1 import Cancel
 from modeldefs.wire.keys import Principal
+from modeldefs.wire.meters import Row, new_row
 from modeldefs.wire.problems import Problem
 
 if TYPE_CHECKING:
@@ -92,6 +93,11 @@ class Ask:
     idempotency_key: str = ""  # the client's own, of a write
     is_export: bool = False  # all rows, as lines
 
+    @property
+    def is_scatter(self) -> bool:
+        """Does it go to every shard?"""
+        return self.plan is not None and self.plan.route.reach == "scatter"
+
     def call(self, *, is_hop: bool) -> calls.Call:
         """Return the call that a node is sent.
 
@@ -168,12 +174,14 @@ class Served:
         "plans",
         "quick",
         "reader",
+        "row",
         "verb",
         "version",
     )
 
-    def __init__(self, endpoint: Endpoint[Any, Any]) -> None:
+    def __init__(self, endpoint: Endpoint[Any, Any], row: Row | None = None) -> None:
         self.endpoint = endpoint
+        self.row = new_row() if row is None else row  # where its requests are counted
         self.name = endpoint.name
         self.is_single = endpoint.shape == "single"
         self.path = b"/" + endpoint.name.encode()

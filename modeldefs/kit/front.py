@@ -13,6 +13,7 @@ import logging
 import re
 import secrets
 from collections.abc import Callable
+from time import perf_counter
 
 from modeldefs.kit.asks import (
     JSON_HEADERS,
@@ -33,9 +34,11 @@ from modeldefs.kit.plans import ReadPlan
 from modeldefs.kit.replies import ReplyMaker, cursor_binding, groups_json, problem_reply
 from modeldefs.kit.request_headers import JSON_TYPE, RequestHeaders, idempotency_key_of
 from modeldefs.kit.requests import ReadRequest, RequestReader
+from modeldefs.kit.watching import Watch
 from modeldefs.wire.cursors import read_cursor
-from modeldefs.wire.http1 import Cancel, HttpReply, HttpRequest, Reply
+from modeldefs.wire.http1 import Cancel, HttpReply, HttpRequest, JsonReply, Reply
 from modeldefs.wire.keys import Principal, required_scope
+from modeldefs.wire.meters import ABANDONED, BYTES_IN, OK, count
 from modeldefs.wire.problems import (
     DefinitionFault,
     Forbidden,
@@ -44,6 +47,7 @@ from modeldefs.wire.problems import (
     InvalidRequest,
     MethodNotAllowed,
     NotAcceptable,
+    Overloaded,
     Problem,
     UnknownEndpoint,
     UnsupportedMediaType,
@@ -67,6 +71,7 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
+RETRY_AFTER_MS = 1_000
 _ENDPOINT_PATH = re.compile(rb"/[A-Za-z][A-Za-z0-9_]{0,99}\Z")
 
 
@@ -84,6 +89,7 @@ class DataFront:
         authenticate: Authenticate,
         cursor_key: bytes,
         clock: Callable[[], float],
+        watch: Watch | None = None,
     ) -> None:
         self._catalog = catalog
         self._backend = backend
@@ -91,7 +97,15 @@ class DataFront:
         self._cursor_key = cursor_key
         self._clock = clock
         self._replies = ReplyMaker(cursor_key=cursor_key, clock=clock)
-        self.by_path = {served.path: served for served in map(Served, catalog.endpoints.values())}
+        self._watch = watch = watch or Watch(catalog.endpoints)
+        self._admission = watch.admission
+        self._unknown_row = watch.row()
+        self.by_path = {
+            served.path: served
+            for served in (
+                Served(each, watch.row(each.name)) for each in catalog.endpoints.values()
+            )
+        }
         self._ids = itertools.count()
         self._id_prefix = secrets.token_hex(6)
 
@@ -102,38 +116,92 @@ class DataFront:
         )
 
     def answer(self, request: HttpRequest, reply: Reply) -> Cancel | None:
-        """Answer one request; every way out is one reply."""
+        """Answer one request; every way out is one reply, counted once."""
+        begun = perf_counter()
         request_id = f"{self._id_prefix}{next(self._ids):08x}"
+        watch, admission = self._watch, self._admission
+        served = self.by_path.get(request.path)
+        row = self._unknown_row if served is None else served.row
         try:
-            served = self.by_path.get(request.path)
-            # Who has no key learns no name: neither what there is nor what it answers.
-            headers = _headers_of(request)
-            principal = self.authenticate(headers.key, request.client_host)
-            if served is None:
-                raise self._unknown(request.path)
-            if request.method == b"OPTIONS":
-                reply(HttpReply(204, b"", [(b"allow", served.allow.encode())]))
-                return None
-            ask = self._quick_ask(served, request, headers, principal, request_id) or self._ask(
-                served, request, headers, principal, request_id
-            )
-        except Problem as problem:
-            reply(problem_reply(problem, request.path, request_id))
+            ask = self._admitted(request, served, request_id)
+        except Exception as fault:
+            answered = self._refusal(fault, request.path, request_id)
+            watch.count_other(row, served, request, answered, perf_counter() - begun)
+            reply(answered)
             return None
-        except Exception:
-            logger.exception("request.failed", extra={"request_id": request_id})
-            reply(problem_reply(Internal(), request.path, request_id))
+        if isinstance(ask, HttpReply):
+            count(row, OK, perf_counter() - begun, 0)
+            reply(ask)
             return None
+        admission.in_flight += 1
+        if request.body:
+            row[BYTES_IN] += len(request.body)
+        is_over = False
 
         def done(outcome: Outcome) -> None:
+            nonlocal is_over
+            if is_over:
+                return
+            is_over = True
+            admission.in_flight -= 1
             try:
                 answered = self._replies.reply(ask, outcome, request)
-            except Exception:
-                logger.exception("answer.failed", extra={"request_id": request_id})
-                answered = problem_reply(Internal(), request.path, request_id)
+            except Exception as fault:
+                answered = self._refusal(fault, request.path, request_id)
+            took_s = perf_counter() - begun
+            if type(answered) is JsonReply:
+                count(row, OK, took_s, len(answered.body))
+                if took_s >= watch.slow_s or _is_wide(outcome):
+                    watch.note(ask, outcome, request, took_s)
+            else:
+                watch.count_other(row, served, request, answered, took_s, ask)
             reply(answered)
 
-        return self._backend.submit(ask, done)
+        def cancel() -> None:
+            nonlocal is_over
+            if not is_over:
+                is_over = True
+                admission.in_flight -= 1
+                row[ABANDONED] += 1
+            assert give_up is not None
+            give_up()
+
+        give_up: Cancel | None = None
+        try:
+            give_up = self._backend.submit(ask, done)
+        except Exception:
+            logger.exception("submit.failed", extra={"request_id": request_id})
+            done(Internal())
+        return None if give_up is None else cancel
+
+    def _admitted(
+        self, request: HttpRequest, served: Served | None, request_id: str
+    ) -> Ask | HttpReply:
+        """Return the checked ask of a request for which there is room; a reply to OPTIONS."""
+        # Who has no key learns no name: neither what there is nor what it answers.
+        headers = _headers_of(request)
+        principal = self.authenticate(headers.key, request.client_host)
+        if served is None:
+            raise self._unknown(request.path)
+        if request.method == b"OPTIONS":
+            return HttpReply(204, b"", [(b"allow", served.allow.encode())])
+        admission = self._admission
+        # The least of the limits: as long as it is not reached none of the others is looked at.
+        is_busy = admission.in_flight >= admission.scatters_max
+        if is_busy and not admission.admits(is_write=served.verb == "write"):
+            raise Overloaded(retry_after_ms=RETRY_AFTER_MS)
+        ask = self._quick_ask(served, request, headers, principal, request_id) or self._ask(
+            served, request, headers, principal, request_id
+        )
+        if is_busy and ask.is_scatter and not admission.admits(is_scatter=True):
+            raise Overloaded(retry_after_ms=RETRY_AFTER_MS)
+        return ask
+
+    def _refusal(self, fault: Exception, path: bytes, request_id: str) -> HttpReply:
+        if isinstance(fault, Problem):
+            return problem_reply(fault, path, request_id)
+        logger.error("request.failed", exc_info=fault, extra={"request_id": request_id})
+        return problem_reply(Internal(), path, request_id)
 
     def _unknown(self, path: bytes) -> UnknownEndpoint:
         name = path[1:].decode("ascii", "replace")
@@ -273,6 +341,11 @@ def _export_reader(served: Served, request: HttpRequest) -> RequestReader:
         raise NotAcceptable("application/jsonl is streamed, for which HTTP/1.0 is too old")
     assert served.export_reader is not None
     return served.export_reader
+
+
+def _is_wide(outcome: Outcome) -> bool:
+    """Did more than one shard answer, or less than all of the buckets?"""
+    return isinstance(outcome, PageOutcome | GroupsOutcome) and outcome.shards is not ONE_SHARD
 
 
 def _headers_of(request: HttpRequest) -> RequestHeaders:

@@ -22,7 +22,7 @@ from modeldefs.kit.asks import (
 )
 from modeldefs.kit.request_headers import LINES_TYPE
 from modeldefs.wire.cursors import binding_of, sign_cursor
-from modeldefs.wire.http1 import HttpReply, HttpRequest, JsonReply, StreamReply
+from modeldefs.wire.http1 import HttpReply, HttpRequest, JsonReply, ProblemReply, StreamReply
 from modeldefs.wire.keys import Principal
 from modeldefs.wire.problems import NotFound, Problem, problem_body, problem_headers
 
@@ -151,7 +151,7 @@ def groups_json(ask: Ask, rows: list[list[Any]]) -> bytes:
     return _encode(dict(zip(names, row, strict=True)))
 
 
-def problem_reply(problem: Problem, path: bytes, request_id: str) -> HttpReply:
+def problem_reply(problem: Problem, path: bytes, request_id: str) -> ProblemReply:
     """Return the reply for a problem, wherever it arose."""
     instance = path.decode("ascii", "replace")
     headers = [
@@ -161,4 +161,5 @@ def problem_reply(problem: Problem, path: bytes, request_id: str) -> HttpReply:
     if request_id:
         headers.append((b"x-request-id", request_id.encode()))
     body = problem_body(problem, instance=instance, request_id=request_id)
-    return HttpReply(problem.status, body, headers)
+    shards = [(fault.id, fault.code) for fault in problem.shards]
+    return ProblemReply(problem.status, body, headers, problem.code, shards)

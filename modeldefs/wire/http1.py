@@ -8,7 +8,7 @@ Every request that was read whole gets exactly one reply, in the order the reque
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
@@ -115,6 +115,24 @@ class StreamReply(HttpReply):
         self.body = b""
         self.headers = headers
         self.source = source
+
+
+class ProblemReply(HttpReply):
+    """A reply that is a problem, and its code, for those who count and log."""
+
+    __slots__ = ("code", "shards")
+
+    def __init__(
+        self,
+        status: int,
+        body: bytes,
+        headers: Headers,
+        code: str,
+        shards: Sequence[tuple[str, str]] = (),
+    ) -> None:
+        super().__init__(status, body, headers)
+        self.code = code
+        self.shards = shards  # the id of each shard that failed, and its code
 
 
 Reply = Callable[[HttpReply], None]

@@ -70,6 +70,7 @@ class Link(asyncio.Protocol):
         self.ready: asyncio.Future[None] = self._loop.create_future()
         self.released: asyncio.Future[None] = self._loop.create_future()
         self._limits = limits
+        self._in_flight_max = limits.in_flight_max
         self._hello = hello
         self._on_released = on_released
         self._reply: UpgradeReply | None = UpgradeReply(identity, nonce=nonce)
@@ -89,12 +90,16 @@ class Link(asyncio.Protocol):
         pending[request_id] = done
         self._unsent[request_id] = packed
         size = self._unsent_bytes = self._unsent_bytes + len(packed)
-        limits = self._limits
-        self.full = len(pending) >= limits.in_flight_max or size >= limits.unsent_bytes_max
+        self.full = len(pending) >= self._in_flight_max or size >= self._limits.unsent_bytes_max
         if not self._flush_due:
             self._flush_due = True
             self._gathered = self._rounds = 0
             self._loop.call_soon(self._gather)
+
+    def bound(self, in_flight_max: int) -> None:
+        """Let at most so many calls be in flight from now on."""
+        self._in_flight_max = in_flight_max
+        self._measure()
 
     def forget(self, request_id: int) -> bool:
         """Give up a call, at the node too; False if it is not one of this link."""
@@ -217,7 +222,7 @@ class Link(asyncio.Protocol):
 
     def _measure(self) -> None:
         self.full = (
-            len(self.pending) >= self._limits.in_flight_max
+            len(self.pending) >= self._in_flight_max
             or self._unsent_bytes >= self._limits.unsent_bytes_max
         )
 

@@ -25,6 +25,7 @@ from modeldefs.wire.frames import (
     RECORD_BODY_BYTES_MAX,
     REQUEST_HEAD,
     RequestRecord,
+    UntrustedFrame,
 )
 from modeldefs.wire.handshake import (
     Session,
@@ -51,6 +52,12 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 OnState = Callable[[bool, str], None]
+
+# What a client counts of its stream, beside its calls, which are their ids.
+STREAM_COLUMNS = (
+    "calls", "opened", "closed", "untrusted", "saturated", "in_flight_now", "connected_now",
+)  # fmt: skip
+CALLS, OPENED, CLOSED, UNTRUSTED, SATURATIONS, IN_FLIGHT_NOW, CONNECTED_NOW = range(7)
 
 
 def backoff_s(attempt: int, *, chance: float, limits: StreamLimits) -> float:
@@ -79,6 +86,7 @@ class StreamClient:
         on_state: OnState,
         unix_path: Callable[[], str | None] = lambda: None,
         limits: StreamLimits | None = None,
+        row: list[int] | None = None,
         clock: Callable[[], float] = time.time,
         chance: Callable[[], float] = random.random,
         nonce: Callable[[], bytes] = lambda: secrets.token_bytes(NONCE_BYTES),
@@ -86,6 +94,9 @@ class StreamClient:
         self.identity = identity  # may be replaced; the next connection uses it
         self.limits = limits or StreamLimits()
         self.last_refusal = ""
+        self.row = [0] * len(STREAM_COLUMNS) if row is None else row
+        self._calls_counted = NO_REQUEST
+        self.in_flight_max = self.limits.in_flight_max
         self._host, self._port, self._unix_path = host, port, unix_path
         self._on_state = on_state
         self._clock, self._chance, self._nonce = clock, chance, nonce
@@ -105,6 +116,20 @@ class StreamClient:
     def in_flight(self) -> int:
         """How many calls await their answer on the connection in use."""
         return len(self._link.pending) if self._link is not None else 0
+
+    def bound(self, in_flight_max: int) -> None:
+        """Let at most so many calls be in flight, never more than the stream's own limit."""
+        self.in_flight_max = min(in_flight_max, self.limits.in_flight_max)
+        if self._link is not None:
+            self._link.bound(self.in_flight_max)
+
+    def fill(self) -> None:
+        """Bring what is counted up to date."""
+        row = self.row
+        row[CALLS] += (self._request_id - self._calls_counted) & 0xFFFFFFFF
+        self._calls_counted = self._request_id
+        row[IN_FLIGHT_NOW] = self.in_flight
+        row[CONNECTED_NOW] = int(self.connected)
 
     async def start(self) -> None:
         """Start connecting, for as long as it takes; return when the first attempt has ended."""
@@ -146,6 +171,7 @@ class StreamClient:
         if link is None or link.full:
             loop = asyncio.get_running_loop()
             loop.call_soon(call_done, done, 0, REFUSED if link is None else SATURATED)
+            self.row[SATURATIONS] += link is not None
             return NO_REQUEST
         request_id = self._request_id = (self._request_id + 1) & 0xFFFFFFFF
         if request_id == NO_REQUEST or request_id in link.pending:
@@ -188,6 +214,7 @@ class StreamClient:
                 self.last_refusal = ""
                 if not link.released.done():  # it may have ended before this task went on
                     self._link = link
+                    link.bound(self.in_flight_max)
                     self._report(True, "")
                 attempted.set()
                 await link.released
@@ -246,6 +273,8 @@ class StreamClient:
         if self._reported == (connected, reason):
             return
         self._reported = (connected, reason)
+        self.row[OPENED if connected else CLOSED] += 1
+        self.row[UNTRUSTED] += reason == UntrustedFrame.code.decode()
         try:
             self._on_state(connected, reason)
         except Exception:

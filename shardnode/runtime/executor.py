@@ -31,7 +31,7 @@ from modeldefs.wire.problems import (
     UnknownEndpoint,
 )
 from shardnode.runtime.lane_pool import LanePool
-from shardnode.runtime.lanes import LaneError
+from shardnode.runtime.lanes import Lane, LaneError
 from shardnode.runtime.point_reads import PointReads, PointStatement
 from shardnode.runtime.rows import RowEncoder, array_literal, load_rows, text_of_key
 from shardnode.runtime.sqlstates import problem_of_sqlstate
@@ -188,9 +188,7 @@ class Executor:
             return None
         params = [fill(call.values, call.limit, call.after) for fill in ready.fillers]
         is_quick = plan.groups is None and plan.route.reach != "scatter" and not export
-        lane = (self._quick if is_quick else self._slow).pick()
-        if lane is None:
-            raise Overloaded(retry_after_ms=1_000)
+        pool = self._quick if is_quick else self._slow
 
         def finish(result: Any, error: LaneError | None) -> None:
             outcome = self._outcome(plan, ready, call, joined, result, error)
@@ -198,9 +196,15 @@ class Executor:
                 outcome = self._judged(endpoint, place, outcome)
             done(outcome)
 
-        return lane.send(
-            name=ready.name, sql=ready.sql, params=params, deadline=deadline, done=finish
-        )
+        def go(lane: Lane) -> Cancel:
+            return lane.send(
+                name=ready.name, sql=ready.sql, params=params, deadline=deadline, done=finish
+            )
+
+        lane = pool.pick()
+        if lane is not None:
+            return go(lane)
+        return pool.wait(deadline, go, lambda: done(Overloaded(retry_after_ms=1_000)))
 
     def _point_done(
         self, endpoint: Endpoint[Any, Any], place: Place, stamp: object, done: Done

@@ -3,14 +3,65 @@
 Statements of one loop tick are gathered on one lane, up to the size of a batch, because what a
 batch shares (a write to the socket, a commit) is what costs most; the next tick's go to the least
 loaded lane, so that one slow statement does not hold up what comes later.
+
+When all lanes are full a call may wait for room, in the order they came, for a short while only:
+min(``wait_s``, a quarter of the time it has left). Then it is refused, so that its caller can
+still do something else with the rest of its time.
+
+Invariant: for every ``wait`` exactly one of ``go`` and ``refuse`` is called, in the loop's thread.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
 
+from shardnode.runtime.lane_statements import (
+    IN_FLIGHT_NOW,
+    LANE_COLUMNS,
+    READS,
+    REFUSED,
+    WAITED,
+    WAITING_NOW,
+)
 from shardnode.runtime.lanes import Lane, LaneLimits
+
+logger = logging.getLogger(__name__)
+
+Cancel = Callable[[], None]
+
+
+class _Waiter:
+    """A call without a lane yet."""
+
+    __slots__ = ("_cancel", "_go", "_refuse", "until")
+
+    def __init__(
+        self, until: float, go: Callable[[Lane], Cancel | None], refuse: Callable[[], None]
+    ) -> None:
+        self.until = until
+        self._go, self._refuse = go, refuse
+        self._cancel: Cancel | None = None
+
+    def board(self, lane: Lane) -> None:
+        try:
+            self._cancel = self._go(lane)
+        except Exception:  # one broken call must not cost the others their turn
+            logger.exception("lane.boarding-failed")
+
+    def refuse(self) -> None:
+        try:
+            self._refuse()
+        except Exception:
+            logger.exception("lane.refusal-failed")
+
+    def give_up(self) -> None:
+        """Nobody waits for the answer any more: leave, or have the statement cancelled."""
+        self.until = 0.0
+        if self._cancel is not None:
+            self._cancel()
 
 
 class LanePool:
@@ -26,8 +77,11 @@ class LanePool:
         session: Sequence[bytes] = (),
     ) -> None:
         self._limits = limits or LaneLimits()
+        self._row = [0] * len(LANE_COLUMNS)
+        self._waiting: deque[_Waiter] = deque()
         self._lanes = [
-            Lane(dsn, self._limits, commits=commits, session=session) for _ in range(size)
+            Lane(dsn, self._limits, commits=commits, session=session, on_room=self._let_in)
+            for _ in range(size)
         ]
         self._boarding = self._lanes[0]
         self._watch: asyncio.TimerHandle | None = None
@@ -46,10 +100,57 @@ class LanePool:
         for lane in self._lanes:
             lane.look()
             lane.overdue(now)
+        if self._waiting:
+            self._turn_away(now)
         self._schedule()
 
     def pick(self) -> Lane | None:
-        """Return the lane that should take a statement now; None when all are full."""
+        """Return the lane that should take a statement now; None: all are full, or others wait."""
+        return None if self._waiting else self._free_lane()
+
+    def wait(
+        self, deadline: float, go: Callable[[Lane], Cancel | None], refuse: Callable[[], None]
+    ) -> Cancel:
+        """Hand ``go`` a lane when its turn has come, or call ``refuse`` when that takes too long.
+
+        Returns:
+            What to call when nobody waits for it any more.
+        """
+        now = self._loop.time()
+        wait_s = min(self._limits.wait_s, (deadline - now) / 4)
+        waiter = _Waiter(now + wait_s, go, refuse)
+        if wait_s <= 0 or len(self._waiting) >= self._limits.waiting_max:
+            self._row[REFUSED] += 1
+            self._loop.call_soon(waiter.refuse)
+        else:
+            self._row[WAITED] += 1
+            self._waiting.append(waiter)
+        return waiter.give_up
+
+    def _let_in(self) -> None:
+        waiting = self._waiting
+        while waiting:
+            lane = self._free_lane()
+            if lane is None:
+                return
+            waiter = waiting.popleft()
+            if waiter.until:
+                waiter.board(lane)
+            else:
+                waiter.refuse()
+
+    def _turn_away(self, now: float) -> None:
+        self._let_in()  # a lane may have come back without anything to read
+        late = [waiter for waiter in self._waiting if waiter.until <= now]
+        if late:
+            left = [waiter for waiter in self._waiting if waiter.until > now]
+            self._waiting.clear()
+            self._waiting.extend(left)
+            self._row[REFUSED] += len(late)
+            for waiter in late:
+                waiter.refuse()
+
+    def _free_lane(self) -> Lane | None:
         if self._boarding.is_boarding:
             return self._boarding
         ready = [lane for lane in self._lanes if lane.is_ready]
@@ -57,6 +158,19 @@ class LanePool:
             return None
         self._boarding = min(ready, key=_load)
         return self._boarding
+
+    def count_reads(self, number: int) -> None:
+        """Count point reads that one statement answers."""
+        self._row[READS] += number
+
+    def fill(self, row: list[int]) -> None:
+        """Write down what was counted so far, and how it stands now."""
+        for at, numbers in enumerate(
+            zip(self._row, *(lane.row for lane in self._lanes), strict=True)
+        ):
+            row[at] = sum(numbers)
+        row[IN_FLIGHT_NOW] = self.in_flight
+        row[WAITING_NOW] = len(self._waiting)
 
     @property
     def in_flight(self) -> int:
@@ -72,6 +186,9 @@ class LanePool:
         """Close every lane."""
         if self._watch is not None:
             self._watch.cancel()
+        waiting, self._waiting = self._waiting, deque()
+        for waiter in waiting:
+            waiter.refuse()
         for lane in self._lanes:
             await lane.close()
 

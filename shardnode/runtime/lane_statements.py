@@ -10,6 +10,13 @@ from psycopg import pq
 
 from shardnode.runtime.sqlstates import CONNECTION_LOST
 
+# What a pool of lanes counts; ``reads`` are point reads, of which several become one statement.
+LANE_COLUMNS = (
+    "statements", "syncs", "reads", "reconnects", "waited", "refused", "in_flight_now",
+    "waiting_now",
+)  # fmt: skip
+STATEMENTS, SYNCS, READS, RECONNECTS, WAITED, REFUSED, IN_FLIGHT_NOW, WAITING_NOW = range(8)
+
 
 class LaneError(NamedTuple):
     """Why a statement has no result."""
@@ -63,6 +70,8 @@ class LaneLimits:
     """Bounds of a lane, with their units."""
 
     in_flight_max: int = 256
+    waiting_max: int = 1_024  # calls of a pool that wait for room on a lane
+    wait_s: float = 0.25  # at most, and at most a quarter of what is left of their time
     batch_max: int = 64  # statements that share a Sync
     tries_max: int = 4
     reconnect_first_s: float = 0.05

@@ -25,6 +25,10 @@ from psycopg import pq
 from psycopg.conninfo import make_conninfo
 
 from shardnode.runtime.lane_statements import (
+    LANE_COLUMNS,
+    RECONNECTS,
+    STATEMENTS,
+    SYNCS,
     Done,
     LaneBatch,
     LaneError,
@@ -59,7 +63,10 @@ class Lane:
         *,
         commits: bool = False,
         session: Sequence[bytes] = (),
+        on_room: Callable[[], None] | None = None,
     ) -> None:
+        self.row = [0] * len(LANE_COLUMNS)
+        self._on_room = on_room
         self._dsn = dsn
         self._limits = limits
         self._session = (*SESSION_SETTINGS, *session)
@@ -168,6 +175,8 @@ class Lane:
                 sent += 1
             self._queue.append((_SYNC, batch))
             self._batches.append(batch)
+            self.row[STATEMENTS] += sent
+            self.row[SYNCS] += 1
             connection.pipeline_sync()
             if connection.flush() and not self._writing:
                 self._writing = True
@@ -224,6 +233,8 @@ class Lane:
         except Exception as fault:
             logger.warning("lane.lost", extra={"reason": str(fault)})
             self._lose()
+        if self._on_room is not None:
+            self._on_room()
 
     def look(self) -> None:
         """Read what has arrived, if anything has.
@@ -390,6 +401,7 @@ class Lane:
             else:
                 break
         self._connecting = None
+        self.row[RECONNECTS] += 1
 
     async def close(self) -> None:
         """Close the connection; what is in flight fails."""

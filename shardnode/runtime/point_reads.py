@@ -10,11 +10,12 @@ import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from modeldefs.wire.problems import Overloaded, Problem
 from shardnode.runtime.lane_pool import LanePool
-from shardnode.runtime.lanes import LaneError
+from shardnode.runtime.lanes import Lane, LaneError
 from shardnode.runtime.rows import array_literal
 from shardnode.runtime.sqlstates import problem_of_sqlstate
 
@@ -110,12 +111,18 @@ class PointReads:
 
     def _send(self, statement: PointStatement, group: _Group) -> None:
         lane = self._lanes.pick()
-        if lane is None:
+        if lane is not None:
+            self._board(statement, group, lane)
+            return
+
+        def refuse() -> None:
             refusal = Overloaded(retry_after_ms=1_000)
             for _, done in group.waiting:
                 _tell(done, refusal)
-            return
 
+        self._lanes.wait(group.deadline, partial(self._board, statement, group), refuse)
+
+    def _board(self, statement: PointStatement, group: _Group, lane: Lane) -> None:
         def finish(result: Any, error: LaneError | None) -> None:
             if error is None:
                 self._answer(group, result)
@@ -124,6 +131,7 @@ class PointReads:
             else:
                 self._refuse(group, error)
 
+        self._lanes.count_reads(len(group.waiting))
         lane.send(
             name=statement.name,
             sql=statement.sql,

@@ -22,6 +22,7 @@ from shardnode.runtime import sqlstates
 from shardnode.runtime.idempotency import WriteKey
 from shardnode.runtime.lane_pool import LanePool
 from shardnode.runtime.lane_statements import LaneError
+from shardnode.runtime.lanes import Lane
 from shardnode.runtime.sqlstates import problem_of_sqlstate
 from shardnode.runtime.write_statements import WHY
 
@@ -86,17 +87,20 @@ class WriteRunner:
         self._loop = asyncio.get_running_loop()
 
     def send(self, write: Write) -> None:
-        """Run a write; its ``done`` gets its JSON, a replay of it, or a problem.
-
-        Raises:
-            Overloaded: Too many writes wait already.
-        """
+        """Run a write; its ``done`` gets its JSON, a replay of it, or a problem."""
         lane = self._lanes.pick()
-        if lane is None:
-            if not write.tries:
-                raise problems.Overloaded(retry_after_ms=1_000)
-            write.done(self._lost(write))
-            return
+        if lane is not None:
+            self._board(write, lane)
+        else:
+            self._lanes.wait(
+                write.deadline, partial(self._board, write), partial(self._refuse, write)
+            )
+
+    def _refuse(self, write: Write) -> None:
+        full = problems.Overloaded(retry_after_ms=1_000)
+        write.done(self._lost(write) if write.tries else full)
+
+    def _board(self, write: Write, lane: Lane) -> None:
         write.tries += 1
         lane.send(
             name=write.name,

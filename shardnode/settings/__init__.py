@@ -15,10 +15,12 @@ from shardnode.settings.environment import (
     join_token_from,
     node_config_from,
     run_dir_from,
+    tuning_here,
 )
 
 NODE_CONFIG = node_config_from()
 SHARDPOINT_DEFINITIONS = list(definitions_from(NODE_CONFIG))
+SHARDPOINT_TUNING = tuning_here()
 RUN_DIR = run_dir_from()
 JOIN_TOKEN = join_token_from()
 
@@ -63,8 +65,16 @@ LOGGING = {
     "disable_existing_loggers": False,
     "formatters": {
         "line": {"format": "%(asctime)s %(levelname)s %(name)s %(message)s"},
+        "json": {"format": "%(message)s"},
     },
-    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "handlers": {
+        "stderr": {"class": "logging.StreamHandler", "formatter": "line"},
+        "json": {"class": "logging.StreamHandler", "formatter": "json"},
+    },
     "root": {"handlers": ["stderr"], "level": "INFO"},
-    "loggers": {"django.request": {"level": "ERROR"}},
+    "loggers": {
+        "django.request": {"level": "ERROR"},
+        # One JSON document a line: failed and slow requests, and all if that was asked for.
+        "shardpoint.requests": {"handlers": ["json"], "propagate": False},
+    },
 }

@@ -16,6 +16,8 @@ from typing import Any
 
 from psycopg.conninfo import conninfo_to_dict
 
+from modeldefs.kit.tuning import Tuning, tuning_from
+
 NODE_CONFIG = "SHARDPOINT_NODE_CONFIG"
 DEFINITIONS = "SHARDPOINT_DEFINITIONS"
 JOIN_TOKEN = "SHARDPOINT_JOIN_TOKEN"  # noqa: S105 - the variable's name
@@ -103,6 +105,11 @@ def shard_url_from(environ: Mapping[str, str] = os.environ) -> str:
 def join_token_from(environ: Mapping[str, str] = os.environ) -> str:
     """Return the token a dispatcher must know to enrol this node from another host."""
     return environ.get(JOIN_TOKEN, "")
+
+
+def tuning_here(environ: Mapping[str, str] = os.environ) -> Tuning:
+    """Return the limits of the data path that were set."""
+    return tuning_from(environ)
 
 
 def django_database(dsn: str) -> dict[str, Any]:
