@@ -7,6 +7,7 @@ from django.urls import URLPattern, URLResolver, include, path
 
 from dispatcher_site.api.data import data_api
 from dispatcher_site.api.problem_pages import problem_page
+from dispatcher_site.health.metrics import metrics
 from dispatcher_site.health.views import healthz
 from modeldefs.kit.operations import unknown_endpoints
 
@@ -14,6 +15,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("admin/", admin.site.urls),
     path("control/v1/", include("dispatcher_site.api.control.urls")),
     path("healthz", healthz, name="healthz"),
+    path("metrics", metrics, name="metrics"),
     path("problems/<slug:code>", problem_page, name="problem"),
     path("", data_api.urls),
     unknown_endpoints(),

@@ -8,8 +8,10 @@ from django.urls import URLPattern, URLResolver, path
 
 from modeldefs.kit.operations import unknown_endpoints
 from shardnode.api import control, naming
+from shardnode.api.metrics import metrics
 
 urlpatterns: list[URLPattern | URLResolver] = [
+    path("metrics", metrics),
     path("_node/name", naming.name),
     path("_node/enrol", control.enrol),
     path("_node/health", control.health),

@@ -25,6 +25,7 @@ from modeldefs.kit.asks import Ask, Outcome, PageOutcome, Shards
 from modeldefs.kit.merge import first_limit
 from modeldefs.wire import calls
 from modeldefs.wire.frames import NO_BUCKET, NO_REQUEST
+from modeldefs.wire.meters import RETRIES
 from modeldefs.wire.problems import (
     DeadlineExceeded,
     Internal,
@@ -154,6 +155,7 @@ class Scatter:
 
     def _again(self) -> None:
         if not self.is_over:
+            self._ask.served.row[RETRIES] += 1
             self.begin()
 
     def _merge(self) -> None:

@@ -22,6 +22,7 @@ from modeldefs.kit.asks import ONE_SHARD, Ask, Outcome, PageOutcome, Written
 from modeldefs.kit.buckets import bucket_of
 from modeldefs.wire import calls
 from modeldefs.wire.frames import NO_REQUEST
+from modeldefs.wire.meters import RETRIES
 from modeldefs.wire.problems import (
     DeadlineExceeded,
     Internal,
@@ -128,6 +129,7 @@ class SingleShard:
 
     def _again(self) -> None:
         if not self.is_over:
+            self._ask.served.row[RETRIES] += 1
             self.begin()
 
     def _outcome(self, status: int, body: bytes) -> Outcome:

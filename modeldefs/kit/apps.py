@@ -41,3 +41,9 @@ def current_catalog() -> Catalog:
     if not isinstance(config, KitConfig):
         raise TypeError("modeldefs.kit is not installed through KitConfig")
     return config.catalog
+
+
+def serving_front() -> DataFront | None:
+    """Return the front of this process; None if it serves no data."""
+    config = apps.get_app_config("kit")
+    return config.front if isinstance(config, KitConfig) else None

@@ -30,8 +30,8 @@ class AdmissionLimits:
     in_flight_first: int = 512
     latency_floor_s: float = 0.1  # requests this quick are never too slow
     tolerance: float = 1.5
-    increase: int = 8  # by window
-    decrease: float = 0.9
+    increase: int = 2  # by window
+    decrease: float = 0.85
     window_s: float = 0.1
     best_for_s: float = 30.0  # then the best may be worse by a tenth: definitions and data grow
 

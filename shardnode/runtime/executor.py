@@ -8,7 +8,7 @@ answer comes back by callback. Nothing here blocks the event loop.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -20,6 +20,7 @@ from modeldefs.kit.endpoints import Endpoint
 from modeldefs.kit.plans import ReadPlan
 from modeldefs.kit.statements import LIMIT_SLOT, Statement
 from modeldefs.wire import calls
+from modeldefs.wire.meters import ROWS, Row, new_row
 from modeldefs.wire.problems import (
     DeadlineExceeded,
     DefinitionFault,
@@ -97,7 +98,10 @@ class Executor:
         writer: Writes,
         shard: str,
         clock: Callable[[], float],
+        rows: Sequence[Row] = (),
     ) -> None:
+        # Where rows are counted, by endpoint.
+        self._rows = rows or [new_row() for _ in catalog.by_number]
         self._catalog = catalog
         self._ownership = ownership
         self._quick, self._slow, self._writer = quick, slow, writer
@@ -192,6 +196,9 @@ class Executor:
 
         def finish(result: Any, error: LaneError | None) -> None:
             outcome = self._outcome(plan, ready, call, joined, result, error)
+            if error is None:
+                more = result.ntuples if plan.groups else min(result.ntuples, call.limit)
+                self._rows[endpoint.number][ROWS] += more
             if self._ownership.stamp is not stamp:
                 outcome = self._judged(endpoint, place, outcome)
             done(outcome)
@@ -209,7 +216,11 @@ class Executor:
     def _point_done(
         self, endpoint: Endpoint[Any, Any], place: Place, stamp: object, done: Done
     ) -> Done:
+        row = self._rows[endpoint.number]
+
         def finish(outcome: Outcome) -> None:
+            if outcome.__class__ is bytes and outcome:
+                row[ROWS] += 1
             if self._ownership.stamp is not stamp:
                 outcome = self._judged(endpoint, place, outcome)
             done(outcome)

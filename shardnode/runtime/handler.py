@@ -8,16 +8,29 @@ import hmac
 import secrets
 import time
 from functools import partial
+from time import perf_counter
+
+from django.conf import settings
 
 from modeldefs.kit.apps import current_catalog
 from modeldefs.kit.front import DataFront, problem_reply
 from modeldefs.kit.handler import BODY_BYTES_MAX, EndpointHandler
+from modeldefs.kit.watching import Watch
 from modeldefs.wire import calls
 from modeldefs.wire.cursors import FORMAT
 from modeldefs.wire.frames import NO_BUCKET, RequestRecord
 from modeldefs.wire.handshake import STREAM_PATH, accept_upgrade
 from modeldefs.wire.http1 import HttpReply, HttpRequest
 from modeldefs.wire.keys import Principal
+from modeldefs.wire.meter_files import MeterFolder
+from modeldefs.wire.meters import (
+    OK,
+    UNKNOWN,
+    Table,
+    count,
+    count_problem,
+    endpoint_table,
+)
 from modeldefs.wire.problems import InvalidRequest, Problem, Unauthorized
 from modeldefs.wire.signing import NONCE_BYTES
 from modeldefs.wire.stream_server import Answer, StreamServer
@@ -25,6 +38,7 @@ from shardnode.apps import current_node
 from shardnode.runtime.direct import LocalBackend
 from shardnode.runtime.executor import Cancel, Executor, Outcome, Place, encode_outcome
 from shardnode.runtime.lane_pool import LanePool
+from shardnode.runtime.lane_statements import LANE_COLUMNS
 from shardnode.runtime.lanes import LaneLimits
 from shardnode.runtime.mutations import Writer
 from shardnode.runtime.point_reads import SESSION as POINT_SESSION
@@ -35,6 +49,7 @@ from shardnode.runtime.writes import Writes
 POINT_LANES = 2
 QUICK_LANES = 3
 SLOW_LANES = 3
+SLOW_IN_FLIGHT_MAX = 16  # on a lane: enough that Postgres never waits for the next one
 WRITE_LANES = 3  # while one waits for its commit, the next tick's writes take another
 ROWS_BODY_BYTES_MAX = 16 * 1024 * 1024
 ROWS_PATH = b"/_node/rows/"
@@ -51,12 +66,33 @@ class NodeHandler(EndpointHandler):
         self._catalog = current_catalog()
         self._keeper, self._trust = node.keeper, node.trust
         self._loop = asyncio.get_running_loop()
-        self._quick = LanePool(self._config.ro_dsn, QUICK_LANES)
-        self._slow = LanePool(self._config.ro_dsn, SLOW_LANES, LaneLimits(batch_max=1))
-        self._points = LanePool(self._config.ro_dsn, POINT_LANES, session=POINT_SESSION)
+        tuning = settings.SHARDPOINT_TUNING
+        names = [endpoint.name for endpoint in self._catalog.by_number]
+        self._calls = endpoint_table("calls", names)
+        self._call_rows = [self._calls.rows[name] for name in names]
+        self._unknown_row = self._calls.rows[UNKNOWN]
+        self._lanes = Table.of("lanes", LANE_COLUMNS, ("quick", "slow", "point", "write"))
+        self._watch = Watch(
+            names,
+            folder=MeterFolder(self._config.folder / "metrics"),
+            tuning=tuning,
+            tables=(self._calls, self._lanes),
+        )
+        wait_s = tuning.lane_wait_ms / 1_000
+        limits = LaneLimits(wait_s=wait_s)
+        # What is slow waits outside of the lanes, where its turn has a limit.
+        slow = LaneLimits(wait_s=wait_s, batch_max=1, in_flight_max=SLOW_IN_FLIGHT_MAX)
+        self._quick = LanePool(self._config.ro_dsn, QUICK_LANES, limits)
+        self._slow = LanePool(self._config.ro_dsn, SLOW_LANES, slow)
+        self._points = LanePool(self._config.ro_dsn, POINT_LANES, limits, session=POINT_SESSION)
+        writing = LanePool(
+            self._config.rw_dsn, WRITE_LANES, limits, commits=True, session=WRITE_SESSION
+        )
+        self._pools = (self._quick, self._slow, self._points, writing)
+        self._watch.every_tick(self._fill_lanes)
         self._writes = Writes(
             catalog=self._catalog,
-            lanes=LanePool(self._config.rw_dsn, WRITE_LANES, commits=True, session=WRITE_SESSION),
+            lanes=writing,
             writer=Writer(shard=self._config.name, clock=self._loop.time),
             shard=self._config.name,
             clock=self._loop.time,
@@ -70,10 +106,12 @@ class NodeHandler(EndpointHandler):
             writer=self._writes,
             shard=self._config.name,
             clock=self._loop.time,
+            rows=self._call_rows,
         )
 
     async def started(self) -> None:
         """Connect the lanes before the first request."""
+        self._watch.start()
         await self._quick.open()
         await self._slow.open()
         await self._points.open()
@@ -87,6 +125,7 @@ class NodeHandler(EndpointHandler):
                 authenticate=self._authenticate,
                 cursor_key=hmac.digest(secret, label, hashlib.sha256),
                 clock=time.time,
+                watch=self._watch,
             )
         )
 
@@ -96,7 +135,12 @@ class NodeHandler(EndpointHandler):
         await self._quick.close()
         await self._slow.close()
         await self._points.close()
+        self._watch.stop()
         await self._loop.run_in_executor(None, self._node.close)
+
+    def _fill_lanes(self) -> None:
+        for pool, row in zip(self._pools, self._lanes.rows.values(), strict=True):
+            pool.fill(row)
 
     def body_bytes_max(self, path: bytes) -> int:
         """Return the limit of a body; parts of a bulk load are larger than requests."""
@@ -135,15 +179,19 @@ class NodeHandler(EndpointHandler):
     def _on_request(
         self, running: dict[int, Cancel], record: RequestRecord, answer: Answer
     ) -> None:
+        begun = perf_counter()
+        number = record.endpoint
         try:
-            endpoint = self._executor.endpoint(record.endpoint)
+            endpoint = self._executor.endpoint(number)
             call = calls.decode_call(record.body)
         except Problem as problem:
-            answer(*encode_outcome(problem))
+            self._refuse(number, problem, perf_counter() - begun, answer)
             return
         except ValueError:
-            answer(*encode_outcome(InvalidRequest("the call is malformed")))
+            malformed = InvalidRequest("the call is malformed")
+            self._refuse(number, malformed, perf_counter() - begun, answer)
             return
+        row = self._call_rows[number]
         bucket = None if record.bucket == NO_BUCKET else record.bucket
 
         joined = bool(record.flags & calls.JOINED)
@@ -152,7 +200,13 @@ class NodeHandler(EndpointHandler):
         def done(outcome: Outcome) -> None:
             ended.append(True)
             running.pop(record.request_id, None)
-            answer(*encode_outcome(outcome, joined=joined))
+            status, body = encode_outcome(outcome, joined=joined)
+            took_s = perf_counter() - begun
+            if isinstance(outcome, Problem):
+                count_problem(row, outcome.code, took_s, len(body))
+            else:
+                count(row, OK, took_s, len(body))
+            answer(status, body)
 
         give_up = self._executor.run(
             endpoint=endpoint,
@@ -165,6 +219,13 @@ class NodeHandler(EndpointHandler):
         )
         if give_up is not None and not ended:
             running[record.request_id] = give_up
+
+    def _refuse(self, number: int, problem: Problem, took_s: float, answer: Answer) -> None:
+        known = number < len(self._call_rows)
+        row = self._call_rows[number] if known else self._unknown_row
+        status, body = encode_outcome(problem)
+        count_problem(row, problem.code, took_s, len(body))
+        answer(status, body)
 
     def _authenticate(self, header: bytes | None, client_host: str) -> Principal:
         principal = self._trust.keyring.authenticate(header, client_host, time.time())
