@@ -122,6 +122,8 @@ class Scatter:
             return
         attempt = self._tries
         left_ms = int((self.deadline - self._loop.time()) * 1_000) - HOP_MS
+        if self._ask.trace is not None:
+            self._ask.trace.sent(leg.shard)
         request_id = client.send(
             endpoint=self._ask.served.endpoint.number,
             flags=flags,
@@ -137,6 +139,8 @@ class Scatter:
     def _on_part(self, place: int, shard: str, status: int, body: bytes, attempt: int) -> None:
         if self.is_over or attempt != self._tries:
             return  # answered already, or an answer to an earlier try
+        if self._ask.trace is not None:
+            self._ask.trace.answered(shard)
         if status in (calls.WHOLE, calls.MORE):
             self._is_whole = status == calls.WHOLE
             self._parts[place] = body

@@ -99,6 +99,8 @@ class SingleShard:
             self._deadlines.watch(self)
         else:
             left_ms = int((self.deadline - self._loop.time()) * 1_000)
+        if ask.trace is not None:
+            ask.trace.sent(shard)
         self._request_id = client.send(
             endpoint=ask.served.endpoint.number,
             flags=calls.JOINED,
@@ -113,6 +115,8 @@ class SingleShard:
         if self.is_over:
             return
         self._request_id = NO_REQUEST
+        if self._ask.trace is not None:
+            self._ask.trace.answered(self._shard)
         if status == calls.WHOLE and self._is_page:
             self.is_over = True
             self._done(PageOutcome(body, None, False, ONE_SHARD))

@@ -12,6 +12,7 @@ from modeldefs.kit.endpoints import Endpoint
 from modeldefs.kit.plans import ReadPlan
 from modeldefs.kit.quick_requests import QuickRequests
 from modeldefs.kit.requests import RequestReader, export_reader
+from modeldefs.kit.traces import Trace
 from modeldefs.wire import calls
 from modeldefs.wire.http1 import Cancel
 from modeldefs.wire.keys import Principal
@@ -92,6 +93,7 @@ class Ask:
     timeout_ms: int
     idempotency_key: str = ""  # the client's own, of a write
     is_export: bool = False  # all rows, as lines
+    trace: Trace | None = None  # of a request that asked for it
 
     @property
     def is_scatter(self) -> bool:
@@ -108,7 +110,13 @@ class Ask:
         values = self.ordered_values()
         if self.plan is not None:
             return calls.Call(
-                self.mask, values, self.limit, self.after, self.principal.kid, self.request_id
+                self.mask,
+                values,
+                self.limit,
+                self.after,
+                self.principal.kid,
+                self.request_id,
+                trace=self.trace.header if self.trace is not None else "",
             )
         own = self.idempotency_key
         return calls.Call(
@@ -119,6 +127,7 @@ class Ask:
             idempotency_key=own or (self.request_id if is_hop else ""),
             fingerprint=self._fingerprint(values) if own else b"",
             hop=is_hop and not own,
+            trace=self.trace.header if self.trace is not None else "",
         )
 
     def _fingerprint(self, values: list[Any]) -> bytes:

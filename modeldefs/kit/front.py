@@ -34,6 +34,7 @@ from modeldefs.kit.plans import ReadPlan
 from modeldefs.kit.replies import ReplyMaker, cursor_binding, groups_json, problem_reply
 from modeldefs.kit.request_headers import JSON_TYPE, RequestHeaders, idempotency_key_of
 from modeldefs.kit.requests import ReadRequest, RequestReader
+from modeldefs.kit.traces import Trace
 from modeldefs.kit.watching import Watch
 from modeldefs.wire.cursors import read_cursor
 from modeldefs.wire.http1 import Cancel, HttpReply, HttpRequest, JsonReply, Reply
@@ -123,9 +124,10 @@ class DataFront:
         served = self.by_path.get(request.path)
         row = self._unknown_row if served is None else served.row
         try:
-            ask = self._admitted(request, served, request_id)
+            ask = self._admitted(request, served, request_id, begun)
         except Exception as fault:
             answered = self._refusal(fault, request.path, request_id)
+            _trace_refusal(request, answered, begun)
             watch.count_other(row, served, request, answered, perf_counter() - begun)
             reply(answered)
             return None
@@ -144,10 +146,7 @@ class DataFront:
                 return
             is_over = True
             admission.in_flight -= 1
-            try:
-                answered = self._replies.reply(ask, outcome, request)
-            except Exception as fault:
-                answered = self._refusal(fault, request.path, request_id)
+            answered = self._reply(ask, outcome, request)
             took_s = perf_counter() - begun
             if type(answered) is JsonReply:
                 count(row, OK, took_s, len(answered.body))
@@ -175,7 +174,7 @@ class DataFront:
         return None if give_up is None else cancel
 
     def _admitted(
-        self, request: HttpRequest, served: Served | None, request_id: str
+        self, request: HttpRequest, served: Served | None, request_id: str, begun: float
     ) -> Ask | HttpReply:
         """Return the checked ask of a request for which there is room; a reply to OPTIONS."""
         # Who has no key learns no name: neither what there is nor what it answers.
@@ -195,7 +194,18 @@ class DataFront:
         )
         if is_busy and ask.is_scatter and not admission.admits(is_scatter=True):
             raise Overloaded(retry_after_ms=RETRY_AFTER_MS)
+        if headers.is_traced:
+            ask.trace = Trace(headers, begun)
         return ask
+
+    def _reply(self, ask: Ask, outcome: Outcome, request: HttpRequest) -> HttpReply:
+        try:
+            answered = self._replies.reply(ask, outcome, request)
+        except Exception as fault:
+            answered = self._refusal(fault, request.path, ask.request_id)
+        if ask.trace is not None:
+            ask.trace.tell(answered)
+        return answered
 
     def _refusal(self, fault: Exception, path: bytes, request_id: str) -> HttpReply:
         if isinstance(fault, Problem):
@@ -341,6 +351,13 @@ def _export_reader(served: Served, request: HttpRequest) -> RequestReader:
         raise NotAcceptable("application/jsonl is streamed, for which HTTP/1.0 is too old")
     assert served.export_reader is not None
     return served.export_reader
+
+
+def _trace_refusal(request: HttpRequest, reply: HttpReply, begun: float) -> None:
+    """Tell who sent a trace, and was refused early, which one that was."""
+    if any(name == b"traceparent" for name, _ in request.headers):
+        traced = [(name, value) for name, value in request.headers if name == b"traceparent"]
+        Trace(RequestHeaders(traced), begun).tell(reply)
 
 
 def _is_wide(outcome: Outcome) -> bool:

@@ -13,6 +13,7 @@ TIMEOUT_DEFAULT_MS = 2_000
 TIMEOUT_MAX_MS = 30_000
 JSON_TYPE = b"application/json"
 LINES_TYPE = b"application/jsonl"
+_TRACING = frozenset((b"traceparent", b"shardpoint-timing"))
 _WEIGHT = re.compile(rb"[01](?:\.[0-9]{0,3})?")
 _IDEMPOTENCY_KEY = re.compile(rb"[!-~]{1,255}")
 
@@ -22,7 +23,7 @@ class RequestHeaders:
 
     __slots__ = (
         "accepts_json", "content_type", "has_body", "idempotency_key", "is_encoded", "is_plain",
-        "key", "prefers_lines", "timeout_ms",
+        "is_traced", "key", "prefers_lines", "timeout_ms", "traceparent", "wants_timing",
     )  # fmt: skip
 
     def __init__(self, headers: list[tuple[bytes, bytes]]) -> None:
@@ -34,6 +35,8 @@ class RequestHeaders:
         api_key: bytes | None = None
         accept: bytes | None = None
         timeout: bytes | None = None
+        self.traceparent: bytes | None = None
+        self.wants_timing = False
         # Lines of one name are one list (RFC 9110, 5.3). Who took the first or the last of two
         # would take another than a proxy, or Django, did; two keys or lengths of time are none.
         for name, value in headers:
@@ -55,15 +58,22 @@ class RequestHeaders:
                 self.idempotency_key = _listed(self.idempotency_key, value)
             elif name == b"shardpoint-timeout-ms":
                 timeout = _listed(timeout, value)
+            elif name in _TRACING:
+                self._read_tracing(name, value)
+        self.is_traced = self.wants_timing or self.traceparent is not None
         self.key = api_key if authorization is None else authorization
-        self.accepts_json, self.prefers_lines = True, False
-        if accept is not None:
-            self.accepts_json, self.prefers_lines = _negotiated(accept)
+        self.accepts_json, self.prefers_lines = _negotiated(accept or b"")
         self.timeout_ms = TIMEOUT_DEFAULT_MS if timeout is None else _timeout_ms(timeout)
         # Nothing in them asks for a closer look at a request without a body.
         self.is_plain = self.accepts_json and not (
             self.has_body or self.is_encoded or self.prefers_lines
         )
+
+    def _read_tracing(self, name: bytes, value: bytes) -> None:
+        if name == b"traceparent":
+            self.traceparent = _listed(self.traceparent, value)
+        else:
+            self.wants_timing = value == b"1"
 
 
 def idempotency_key_of(headers: RequestHeaders, beside: bytes | None = None) -> str:

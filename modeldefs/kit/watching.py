@@ -95,6 +95,7 @@ def ended_of(
         took_s,
         ask.request_id,
         kid=ask.principal.kid,
+        trace_id=ask.trace.parent.trace_id if ask.trace and ask.trace.parent else "",
         method=_method_of(request),
     )
 
@@ -240,6 +241,11 @@ class Watch:
             )
         shards = reply.shards if isinstance(reply, ProblemReply) else ()
         self._log(replace(ended, shards=shards))
+
+    def note_call(self, ended: Ended) -> None:
+        """Log a call of the dispatcher that failed, or was slow."""
+        if ended.status >= 500 or ended.took_s >= self._slow_s:
+            self._log(ended)
 
     def _log(self, ended: Ended) -> None:
         if ended.event != "request":

@@ -37,6 +37,7 @@ class Call(msgspec.Struct, array_like=True):
     idempotency_key: str = ""
     fingerprint: bytes = b""
     hop: bool = False
+    trace: str = ""  # the `traceparent` of the dispatcher's span
 
 
 class Replayed(NamedTuple):

@@ -15,7 +15,7 @@ from django.conf import settings
 from modeldefs.kit.apps import current_catalog
 from modeldefs.kit.front import DataFront, problem_reply
 from modeldefs.kit.handler import BODY_BYTES_MAX, EndpointHandler
-from modeldefs.kit.watching import Watch
+from modeldefs.kit.watching import Ended, Watch
 from modeldefs.wire import calls
 from modeldefs.wire.cursors import FORMAT
 from modeldefs.wire.frames import NO_BUCKET, RequestRecord
@@ -34,6 +34,7 @@ from modeldefs.wire.meters import (
 from modeldefs.wire.problems import InvalidRequest, Problem, Unauthorized
 from modeldefs.wire.signing import NONCE_BYTES
 from modeldefs.wire.stream_server import Answer, StreamServer
+from modeldefs.wire.traceparent import parse_traceparent
 from shardnode.apps import current_node
 from shardnode.runtime.direct import LocalBackend
 from shardnode.runtime.executor import Cancel, Executor, Outcome, Place, encode_outcome
@@ -204,8 +205,11 @@ class NodeHandler(EndpointHandler):
             took_s = perf_counter() - begun
             if isinstance(outcome, Problem):
                 count_problem(row, outcome.code, took_s, len(body))
+                self._note(endpoint.name, call, outcome.status, outcome.code, took_s)
             else:
                 count(row, OK, took_s, len(body))
+                if took_s >= self._watch.slow_s:
+                    self._note(endpoint.name, call, status, "ok", took_s)
             answer(status, body)
 
         give_up = self._executor.run(
@@ -226,6 +230,13 @@ class NodeHandler(EndpointHandler):
         status, body = encode_outcome(problem)
         count_problem(row, problem.code, took_s, len(body))
         answer(status, body)
+
+    def _note(self, name: str, call: calls.Call, status: int, code: str, took_s: float) -> None:
+        event = "call.failed" if status >= 500 else "call.slow"
+        trace = parse_traceparent(call.trace.encode()) if call.trace else None
+        trace_id = trace.trace_id if trace is not None else ""
+        ended = Ended(event, name, status, code, took_s, call.request_id, trace_id=trace_id)
+        self._watch.note_call(ended)
 
     def _authenticate(self, header: bytes | None, client_host: str) -> Principal:
         principal = self._trust.keyring.authenticate(header, client_host, time.time())

@@ -75,9 +75,14 @@ def _keyring() -> tuple[Keyring, bytes]:
 def _front(keyring: Keyring) -> DataFront:
     from modeldefs.kit.apps import current_catalog
     from modeldefs.kit.front import DataFront
+    from modeldefs.kit.watching import Watch
 
+    catalog = current_catalog()
+    watch = Watch(catalog.endpoints)
+    watch.admission.scatters_max = sys.maxsize  # the backend never answers: nothing would be over
     return DataFront(
-        catalog=current_catalog(),
+        catalog=catalog,
+        watch=watch,
         backend=_NoBackend(),
         authenticate=lambda header, host: keyring.authenticate(header, host, time.time()),
         cursor_key=b"c" * 32,

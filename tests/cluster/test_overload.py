@@ -209,3 +209,33 @@ def test_each_request_is_a_line_and_holds_no_secret(small: Cluster) -> None:
     assert '"status":200' in line
     assert "700003" not in line
     assert small.key not in line
+
+
+def test_a_trace_goes_through_and_time_is_told_to_who_asks(small: Cluster) -> None:
+    """The caller's trace comes back with a span of ours, a malformed one begins a new trace, on
+    refusals too; Server-Timing names the shards, and neither is there unasked."""
+    trace = "4bf92f3577b34da6a3ce929d0e0e4736"
+    known = {"traceparent": f"00-{trace}-00f067aa0ba902b7-01"}
+    plain = small.get("/get_user", id="700001")
+    traced = small.request("GET", "/get_user?id=700001", headers=known)
+    refused = small.request("GET", "/get_user?nope=1", headers=known)
+    malformed = small.request("GET", "/get_user?id=700001", headers={"traceparent": "00-x"})
+    timed = small.request("GET", "/count_users", headers={"Shardpoint-Timing": "1"})
+    own = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-0[01]")
+
+    assert "traceparent" not in plain.headers
+    assert "server-timing" not in plain.headers
+    assert plain.json() == traced.json()
+    for reply in (traced, refused):
+        found = own.fullmatch(reply.headers["traceparent"])
+        assert found is not None
+        assert trace == found[1]
+        assert "00f067aa0ba902b7" != found[2]
+        assert "server-timing" not in reply.headers
+    begun = own.fullmatch(malformed.headers["traceparent"])
+    assert begun is not None
+    assert trace != begun[1]
+    names = [part.partition(";dur=")[0] for part in timed.headers["server-timing"].split(", ")]
+    assert ["merge", "route", "s1", "s2", "total"] == sorted(names)
+    log = (small.run_dir / "logs" / "front.log").read_text()
+    assert f'"trace_id":"{trace}"' in log
