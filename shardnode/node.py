@@ -6,10 +6,11 @@ they are rare, and must neither wait for nor take from the data path's.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import psycopg
 
@@ -17,10 +18,18 @@ from modeldefs.wire.enrolment import Identity
 from modeldefs.wire.signing import NonceCache
 from shardnode.guard.keeper import Keeper
 from shardnode.guard.trust import Trust
-from shardnode.identity import check_identity, ensure_identity, read_database_identity
+from shardnode.identity import (
+    DatabaseIdentity,
+    check_identity,
+    ensure_identity,
+    read_database_identity,
+)
 from shardnode.settings.environment import NodeConfig
 
 CONNECT_TIMEOUT_S = 5
+START_PATIENCE_S = 5.0
+START_POLL_S = 0.1
+T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -57,16 +66,36 @@ def open_node(config: NodeConfig, *, join_token: str = "") -> Node:
 
     Raises:
         IdentityMismatch: The database belongs to another node.
-        psycopg.Error: The database cannot be read.
+        psycopg.Error: The database cannot be read, for as long as one may take to come back.
     """
     identity = ensure_identity(config.folder)
-    with _connection(config.ro_dsn, "shardnode start") as connection:
-        database = read_database_identity(connection)
+    database = _patiently(lambda: _database_identity(config.ro_dsn))
     check_identity(identity, database)
     keeper = Keeper(config.ro_dsn)
-    keeper.start()
+    _patiently(keeper.start)
     trust = Trust(identity, keeper, shard=config.name, folder=config.folder)
     return Node(config, identity, keeper, trust, database.system_identifier, join_token)
+
+
+def _database_identity(dsn: str) -> DatabaseIdentity:
+    with _connection(dsn, "shardnode start") as connection:
+        return read_database_identity(connection)
+
+
+def _patiently(read: Callable[[], T]) -> T:
+    """Read from a Postgres that may be recovering from a crash.
+
+    A worker that gave up at once would end its siblings with it: to gunicorn it is one that cannot
+    boot.
+    """
+    end_s = time.monotonic() + START_PATIENCE_S
+    while True:
+        try:
+            return read()
+        except psycopg.OperationalError:
+            if time.monotonic() >= end_s:
+                raise
+            time.sleep(START_POLL_S)
 
 
 @contextmanager

@@ -9,7 +9,7 @@ import time
 from django.conf import settings
 
 from dispatcher_site.gateway.backend import ShardsBackend
-from dispatcher_site.gateway.routing_state import RoutingKeeper, RoutingState
+from dispatcher_site.gateway.routing_state import EMPTY, RoutingKeeper, RoutingState
 from dispatcher_site.gateway.streams import Streams
 from modeldefs.kit.apps import current_catalog
 from modeldefs.kit.front import DataFront
@@ -17,7 +17,7 @@ from modeldefs.kit.handler import EndpointHandler
 from modeldefs.kit.watching import Watch
 from modeldefs.wire.keys import Principal
 from modeldefs.wire.meter_files import MeterFolder
-from modeldefs.wire.problems import Unauthorized
+from modeldefs.wire.problems import ShardUnavailable, Unauthorized
 
 
 class FrontHandler(EndpointHandler):
@@ -38,7 +38,17 @@ class FrontHandler(EndpointHandler):
         self._streams.follow(state)
 
     def _authenticate(self, header: bytes | None, client_host: str) -> Principal:
-        principal = self._keeper.state.keyring.authenticate(header, client_host, time.time())
+        state = self._keeper.state
+        try:
+            principal = state.keyring.authenticate(header, client_host, time.time())
+        except Unauthorized:
+            if (
+                state is EMPTY
+            ):  # who may call is not known yet, so nobody is told that they may not
+                raise ShardUnavailable(
+                    "The registry has not been read yet.", retry_after_ms=1_000
+                ) from None
+            raise
         if principal.kind != "data":
             raise Unauthorized
         return principal

@@ -151,9 +151,17 @@ class Scatter:
         problem = problem_of(self._streams, shard, status, body)
         can_repeat = self._tries < TRIES_MAX and self._loop.time() < self.deadline
         if can_repeat and can_help(problem):
-            # Whatever else this try still brings is of no use: begin() counts the next one.
+            # Whatever this one still brings, another shard's end above all, is of no use any more.
             self._forget_others()
-            try_later(problem, self._again, keeper=self._keeper, loop=self._loop)
+            self._tries += 1
+            try_later(
+                problem,
+                self._again,
+                keeper=self._keeper,
+                loop=self._loop,
+                deadline=self.deadline,
+                is_open=lambda: all(self._streams.is_open(leg.shard) for leg in self._legs),
+            )
             return
         self._finish(final(problem, shard))
 

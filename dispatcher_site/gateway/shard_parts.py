@@ -103,7 +103,14 @@ class ShardParts:
             return True
         if not can_help(problem):
             return False
-        try_later(problem, again, keeper=self._keeper, loop=self._loop)
+        try_later(
+            problem,
+            again,
+            keeper=self._keeper,
+            loop=self._loop,
+            deadline=self._loop.time() + self._ask.timeout_ms / 1_000,
+            is_open=lambda: all(self._streams.is_open(leg.shard) for leg in self._legs),
+        )
         return True
 
     def final(self, problem: Problem, place: int) -> Problem:

@@ -3,6 +3,8 @@
 Every ask ends with exactly one outcome, at its deadline at the latest. A refusal that says our map
 is old costs one refresh and one more try. A write has a key, the client's or one that is made for
 this hop, so that it too may be sent again when its connection broke: the shard does it once.
+
+Invariant: a problem that calls itself retryable promises that trying again does nothing twice.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ from modeldefs.wire.problems import (
     Internal,
     Problem,
     ShardFault,
+    ShardReset,
     ShardUnavailable,
 )
 
@@ -50,6 +53,7 @@ class SingleShard:
         "_shard",
         "_streams",
         "_tries",
+        "_was_lost",
         "deadline",
         "is_over",
     )  # fmt: skip
@@ -72,6 +76,7 @@ class SingleShard:
         self._keeper, self._streams, self._deadlines, self._loop = keeper, streams, deadlines, loop
         self.deadline = loop.time() + ask.timeout_ms / 1_000
         self._tries = 0
+        self._was_lost = False  # a try's connection broke: it may have been done
         self._shard = ""
         self._request_id = NO_REQUEST
         self._body = b""
@@ -89,7 +94,7 @@ class SingleShard:
         self._shard = shard
         client = self._streams.client(shard)
         if client is None:
-            self._finish(problem_of(self._streams, shard, 0, b"refused"))
+            self._finish(self._told(problem_of(self._streams, shard, 0, b"refused")))
             return
         if not self._body:
             self._body = calls.encode(ask.call(is_hop=True))
@@ -127,14 +132,32 @@ class SingleShard:
         problem = problem_of(self._streams, self._shard, status, body)
         can_repeat = self._tries < TRIES_MAX and self._loop.time() < self.deadline
         if can_repeat and can_help(problem):
-            try_later(problem, self._again, keeper=self._keeper, loop=self._loop)
+            self._was_lost = self._was_lost or problem.code == ShardReset.code
+            try_later(
+                problem,
+                self._again,
+                keeper=self._keeper,
+                loop=self._loop,
+                deadline=self.deadline,
+                is_open=lambda: self._streams.is_open(self._shard),
+            )
             return
-        self._finish(final(problem, self._shard))
+        self._finish(self._told(final(problem, self._shard)))
 
     def _again(self) -> None:
         if not self.is_over:
             self._ask.served.row[RETRIES] += 1
             self.begin()
+
+    def _told(self, problem: Problem) -> Problem:
+        """Return what the client is told: whether a lost try was done is not known by a later one
+        that did not come through."""
+        is_write = self._ask.plan is None
+        is_unknown = is_write and self._was_lost and problem.status >= 500
+        if problem.code != ShardReset.code and not is_unknown:
+            return problem
+        is_safe = not is_write or self._ask.idempotency_key != ""
+        return ShardReset(shards=problem.shards, members={"retryable": is_safe})
 
     def _outcome(self, status: int, body: bytes) -> Outcome:
         ask = self._ask
@@ -159,7 +182,8 @@ class SingleShard:
         # A write that left may still be committed: whoever repeats it without a key of theirs may
         # do it twice.
         is_keyed = self._ask.idempotency_key != ""
-        unknown = self._ask.plan is None and not is_keyed and self._request_id != NO_REQUEST
+        has_left = self._request_id != NO_REQUEST or self._was_lost
+        unknown = self._ask.plan is None and not is_keyed and has_left
         members = {"retryable": False} if unknown else None
         fault = ShardFault(self._shard, "deadline-exceeded", self._ask.timeout_ms)
         self._forget()

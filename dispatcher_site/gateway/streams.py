@@ -84,6 +84,11 @@ class Streams:
             return None
         return known[1]
 
+    def is_open(self, shard: str) -> bool:
+        """Would a call to a shard leave now?"""
+        known = self._known.get(shard)
+        return known is not None and known[1].connected
+
     def state_of(self, shard: str) -> str:
         """Return why a shard is not asked: its registry state, or what refused its stream."""
         known = self._known.get(shard)

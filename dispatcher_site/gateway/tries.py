@@ -1,6 +1,7 @@
 """When an ask is sent once more, and by when: the same rules for one shard and for many.
 
-A refusal that says our map is old costs one refresh of it; a connection that broke costs a moment.
+A refusal that says our map is old costs one refresh of it; a connection that broke costs the time
+until it is there again, for a node replaces a worker that died and would refuse everything before.
 Neither is tried again after the deadline, nor more than ``TRIES_MAX`` times.
 """
 
@@ -16,6 +17,7 @@ from modeldefs.wire.problems import Problem
 
 HOP_MS = 20  # what is kept back of the deadline for our own work
 TRIES_MAX = 2
+REOPEN_SHARE = 0.25  # of the time left: what a connection gets to be there again
 
 Done = Callable[[Outcome], None]
 
@@ -31,12 +33,32 @@ def try_later(
     *,
     keeper: RoutingKeeper,
     loop: asyncio.AbstractEventLoop,
+    deadline: float,
+    is_open: Callable[[], bool],
 ) -> None:
-    """Call ``again`` when what the problem is about may have been mended."""
+    """Call ``again`` when what the problem is about may have been mended.
+
+    Args:
+        problem: Why the last try failed.
+        again: Begins the next one, unless the ask has ended meanwhile.
+        keeper: Knows the map.
+        loop: Whose time the deadline is in.
+        deadline: When the ask ends.
+        is_open: Would every call of the next try leave now?
+    """
     if problem.code in MOVED:
         keeper.refresh_soon().add_done_callback(lambda _: again())
-    else:
-        loop.call_later(HOP_MS / 1_000, again)
+        return
+    now = loop.time()
+    reopen_by = now + (deadline - now) * REOPEN_SHARE
+
+    def look() -> None:
+        if is_open() or loop.time() >= reopen_by:
+            again()
+        else:
+            loop.call_later(HOP_MS / 1_000, look)
+
+    loop.call_later(HOP_MS / 1_000, look)
 
 
 def final(problem: Problem, shard: str) -> Problem:

@@ -26,7 +26,6 @@ from modeldefs.wire.problems import (
     DefinitionFault,
     Internal,
     InvalidRequest,
-    Overloaded,
     Problem,
     ResultTooLarge,
     UnknownEndpoint,
@@ -211,7 +210,7 @@ class Executor:
         lane = pool.pick()
         if lane is not None:
             return go(lane)
-        return pool.wait(deadline, go, lambda: done(Overloaded(retry_after_ms=1_000)))
+        return pool.wait(deadline, go, lambda: done(pool.refusal(self.shard)))
 
     def _point_done(
         self, endpoint: Endpoint[Any, Any], place: Place, stamp: object, done: Done

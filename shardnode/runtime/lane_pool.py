@@ -18,6 +18,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 
+from modeldefs.wire.problems import Overloaded, Problem, ShardFault, ShardUnavailable
 from shardnode.runtime.lane_statements import (
     IN_FLIGHT_NOW,
     LANE_COLUMNS,
@@ -88,9 +89,21 @@ class LanePool:
         self._loop = asyncio.get_running_loop()
 
     async def open(self) -> None:
-        """Connect every lane."""
-        await asyncio.gather(*(lane.open() for lane in self._lanes))
+        """Connect every lane; raise what libpq says if that fails for ``open_patience_s``."""
+        await asyncio.gather(*(self._open(lane) for lane in self._lanes))
         self._schedule()
+
+    async def _open(self, lane: Lane) -> None:
+        # A worker that starts while Postgres recovers must not count as one that cannot boot:
+        # gunicorn would stop its siblings with it.
+        end = self._loop.time() + self._limits.open_patience_s
+        while True:
+            try:
+                return await lane.open()
+            except ConnectionError:
+                if self._loop.time() >= end:
+                    raise
+                await asyncio.sleep(self._limits.reconnect_first_s)
 
     def _schedule(self) -> None:
         self._watch = self._loop.call_later(self._limits.watch_s, self._on_watch)
@@ -158,6 +171,12 @@ class LanePool:
             return None
         self._boarding = min(ready, key=_load)
         return self._boarding
+
+    def refusal(self, shard: str) -> Problem:
+        """Return why no lane was to be had: Postgres is away, or there is too much to do."""
+        if self.is_connected:
+            return Overloaded(retry_after_ms=1_000)
+        return ShardUnavailable(shards=[ShardFault(shard, "recovering")], retry_after_ms=1_000)
 
     def count_reads(self, number: int) -> None:
         """Count point reads that one statement answers."""

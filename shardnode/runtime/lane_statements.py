@@ -81,6 +81,7 @@ class LaneLimits:
     unanswered_s: float = 1.0  # a cancel that has no effect for so long: the backend hangs
     prepared_max: int = 1_000  # statements that a connection keeps prepared
     connect_timeout_s: int = 5
+    open_patience_s: float = 5.0  # how long a server that is just coming back is waited for
 
 
 def error_of(result: Any) -> LaneError:

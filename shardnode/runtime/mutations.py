@@ -144,6 +144,9 @@ class Writer:
                     problem = ShardReset(shards=problem.shards)
                     is_repeatable = key is not None
                     time.sleep(0 if last else RECONNECT_S)
+                elif was_lost and problem.status >= 500:
+                    # Whether the lost try was done is not known by one that did not come through.
+                    problem = ShardReset(shards=problem.shards)
                 elif sqlstate == DUPLICATE and key is not None:
                     # Another request with this key was quicker, if the next try finds its answer.
                     is_repeatable = True

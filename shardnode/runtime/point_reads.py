@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from modeldefs.wire.problems import Overloaded, Problem
+from modeldefs.wire.problems import Problem
 from shardnode.runtime.lane_pool import LanePool
 from shardnode.runtime.lanes import Lane, LaneError
 from shardnode.runtime.rows import array_literal
@@ -116,7 +116,7 @@ class PointReads:
             return
 
         def refuse() -> None:
-            refusal = Overloaded(retry_after_ms=1_000)
+            refusal = self._lanes.refusal(self._shard)
             for _, done in group.waiting:
                 _tell(done, refusal)
 

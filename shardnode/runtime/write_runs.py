@@ -97,8 +97,7 @@ class WriteRunner:
             )
 
     def _refuse(self, write: Write) -> None:
-        full = problems.Overloaded(retry_after_ms=1_000)
-        write.done(self._lost(write) if write.tries else full)
+        write.done(self._told(write, self._lanes.refusal(self._shard)))
 
     def _board(self, write: Write, lane: Lane) -> None:
         write.tries += 1
@@ -134,11 +133,10 @@ class WriteRunner:
             self.send(write)
         else:
             is_clients = write.key is not None and not write.key.hop
-            write.done(
-                problem_of_sqlstate(
-                    error.sqlstate, is_write=True, shard=self._shard, is_keyed=is_clients
-                )
+            problem = problem_of_sqlstate(
+                error.sqlstate, is_write=True, shard=self._shard, is_keyed=is_clients
             )
+            write.done(self._told(write, problem))
 
     def _on_lost(self, write: Write, *, was_sent: bool) -> None:
         write.was_lost = write.was_lost or was_sent
@@ -155,7 +153,14 @@ class WriteRunner:
 
     def _lost(self, write: Write) -> Problem:
         problem = problem_of_sqlstate(sqlstates.CONNECTION_LOST, is_write=True, shard=self._shard)
-        return problems.ShardReset(shards=problem.shards) if write.was_lost else problem
+        return self._told(write, problem)
+
+    def _told(self, write: Write, problem: Problem) -> Problem:
+        """Return what the client is told: whether a lost try was done is not known by a later one
+        that did not come through."""
+        if not write.was_lost or problem.status < 500:
+            return problem
+        return problems.ShardReset(shards=problem.shards)
 
     def _may_repeat(self, write: Write) -> bool:
         return write.tries < TRIES_MAX and self._clock() < write.deadline
@@ -165,7 +170,7 @@ class WriteRunner:
     def _ask_why(self, write: Write, otherwise: Problem | None) -> None:
         lane = self._lanes.pick()
         if lane is None:
-            write.done(otherwise or problems.Overloaded(retry_after_ms=1_000))
+            write.done(self._told(write, otherwise or self._lanes.refusal(self._shard)))
             return
         question = write.question()
         lane.send(
@@ -180,10 +185,11 @@ class WriteRunner:
         self, write: Write, otherwise: Problem | None, result: Any, error: LaneError | None
     ) -> None:
         if error is not None:
-            # The write itself did nothing; it is only not known why.
-            write.done(
-                otherwise or problem_of_sqlstate(error.sqlstate, is_write=True, shard=self._shard)
+            # This try did nothing; it is only not known why.
+            problem = otherwise or problem_of_sqlstate(
+                error.sqlstate, is_write=True, shard=self._shard
             )
+            write.done(self._told(write, problem))
             return
         owned, stored, body = (result.get_value(0, column) for column in range(3))
         try:
@@ -196,7 +202,7 @@ class WriteRunner:
             if self._may_repeat(write):
                 self.send(write)
             else:
-                write.done(conflict)
+                write.done(self._told(write, conflict))
         except Problem as problem:
             write.done(problem)
         except Exception:

@@ -16,7 +16,11 @@ from shardnode.runtime.lane_pool import LanePool
 from shardnode.runtime.lanes import Lane, LaneError, LaneLimits
 
 LIMITS = LaneLimits(
-    reconnect_first_s=0.01, reconnect_max_s=0.05, cancel_grace_s=0.01, watch_s=0.01
+    reconnect_first_s=0.01,
+    reconnect_max_s=0.05,
+    cancel_grace_s=0.01,
+    watch_s=0.01,
+    open_patience_s=0.05,
 )
 PATIENCE_S = 20.0
 SLOW = "SELECT pg_sleep(30)"

@@ -1,0 +1,1 @@
+"""The decisions of the data path, with streams that answer as they are told."""

@@ -1,0 +1,1 @@
+"""What a node decides around a statement, with lanes that answer when they are told."""

@@ -1,0 +1,236 @@
+"""A read on a node: ownership is looked at before and after it; a direct one ends in time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, cast
+
+import pytest
+import uvloop
+
+from modeldefs.kit.apps import current_catalog
+from modeldefs.kit.asks import Outcome
+from modeldefs.wire import calls
+from modeldefs.wire.problems import Problem, StaleEpoch, WrongShard
+from shardnode.guard.keeper import Keeper
+from shardnode.runtime.direct import LocalBackend
+from shardnode.runtime.executor import Executor, Place
+from shardnode.runtime.lane_pool import LanePool
+from shardnode.runtime.point_reads import PointReads
+from shardnode.runtime.writes import Writes
+from tests.unit.gateway.scripted import ask
+
+PATIENCE_S = 20.0
+
+
+class Rows:
+    """A result without rows."""
+
+    ntuples = 0
+
+
+class HeldLane:
+    """A lane, and the point reads of a worker, that answer when the test says so."""
+
+    def __init__(self) -> None:
+        self.sent: list[Callable[[], None]] = []
+        self.given_up = 0
+
+    def pick(self) -> HeldLane:
+        """Return itself."""
+        return self
+
+    def send(self, *, done: Callable[[Any, Any], None], **_: Any) -> Callable[[], None]:
+        """Hold a statement."""
+        self.sent.append(lambda: done(Rows(), None))
+
+        def give_up() -> None:
+            self.given_up += 1
+
+        return give_up
+
+    def ask(self, _statement: Any, _values: Any, _deadline: float, done: Any) -> None:
+        """Hold a point read."""
+        self.sent.append(lambda: done(b""))
+
+
+class Owned:
+    """What the node owns, which a test may change."""
+
+    def __init__(self) -> None:
+        self.stamp: object = object()
+        self.problem: Problem | None = None
+
+    def check(self, bucket: int, epoch: int) -> None:
+        """Refuse what has left."""
+        if self.problem is not None:
+            raise self.problem
+
+    def check_map(self, epoch: int) -> None:
+        """Refuse an old map."""
+        self.check(0, epoch)
+
+    def change(self, problem: Problem | None) -> None:
+        """Own something else from now on."""
+        self.stamp, self.problem = object(), problem
+
+
+def executor_of(lane: HeldLane, owned: Owned) -> Executor:
+    """Return an executor whose statements are held."""
+    pool = cast(LanePool, lane)
+    return Executor(
+        catalog=current_catalog(),
+        ownership=owned,
+        quick=pool,
+        slow=pool,
+        points=cast(PointReads, lane),
+        writer=cast(Writes, None),
+        shard="s1",
+        clock=lambda: 0.0,
+    )
+
+
+# Targeted by a point read and by a page; a scatter; a scatter that adds up.
+READS: list[tuple[str, dict[str, str], Place, bool]] = [
+    ("get_user", {"id": "7"}, Place(1, 1), True),
+    ("get_user", {"id": "7"}, Place(1, 1), False),
+    ("get_user", {"country": "Sweden"}, Place(None, 1), False),
+    ("count_users", {}, Place(None, 1), False),
+]
+
+
+def _read(
+    name: str, given: dict[str, Any], place: Place, joined: bool, change: Callable[[Owned], None]
+) -> Any:
+    """Return the outcome of a read during which the node's knowledge changed."""
+    lane, owned = HeldLane(), Owned()
+    endpoint = current_catalog().endpoints[name]
+    asked = ask(name, **given)
+    outcomes: list[Any] = []
+    executor_of(lane, owned).run(
+        endpoint=endpoint,
+        call=calls.Call(asked.mask, asked.ordered_values(), 50),
+        place=place,
+        joined=joined,
+        deadline=1.0,
+        done=outcomes.append,
+    )
+    assert not outcomes
+    change(owned)
+    for answer in lane.sent:
+        answer()
+    (outcome,) = outcomes
+    return outcome
+
+
+@pytest.mark.parametrize(("name", "given", "place", "joined"), READS)
+@pytest.mark.parametrize("moved", [WrongShard(), StaleEpoch()])
+def test_rows_read_while_their_bucket_left_are_not_answered(
+    name: str, given: dict[str, str], place: Place, joined: bool, moved: Problem
+) -> None:
+    """They may be less than there were: the caller is told that they moved, and asks there."""
+    assert _read(name, given, place, joined, lambda owned: owned.change(moved)) is moved
+
+
+@pytest.mark.parametrize(("name", "given", "place", "joined"), READS)
+def test_a_change_elsewhere_costs_no_answer(
+    name: str, given: dict[str, str], place: Place, joined: bool
+) -> None:
+    """What is still owned as the caller believes is answered; so is what nothing happened to."""
+    changed = _read(name, given, place, joined, lambda owned: owned.change(None))
+    unchanged = _read(name, given, place, joined, lambda _: None)
+
+    assert not isinstance(changed, Problem)
+    assert changed == unchanged
+
+
+# -- direct calls ---------------------------------------------------------------------------------
+
+
+class DeafExecutor:
+    """Takes calls and answers when the test says so, or never."""
+
+    def __init__(self) -> None:
+        self.done: Callable[[Any], None] = lambda _: None
+        self.given_up = 0
+
+    def run(self, *, done: Callable[[Any], None], **_: Any) -> Callable[[], None]:
+        """Take a call."""
+        self.done = done
+
+        def give_up() -> None:
+            self.given_up += 1
+
+        return give_up
+
+
+class View:
+    """Every bucket, at epoch 0."""
+
+    epochs = [0] * 16_384
+    owned_ranges = ((0, 16_383),)
+
+
+class KnowingKeeper:
+    """Owns all."""
+
+    class state:  # noqa: N801 - an attribute of the keeper
+        """What is known."""
+
+        view = View
+
+    def check(self, bucket: int, epoch: int | None) -> None:
+        """Own it."""
+
+
+ROW = {
+    "id": "7", "first_name": "A", "last_name": "B", "country": "C", "address": "D", "city": "E",
+}  # fmt: skip
+
+
+def _direct(name: str, *, key: str = "", **given: Any) -> tuple[DeafExecutor, Outcome]:
+    """Return what came of a direct call that its executor never answers in time."""
+    executor = DeafExecutor()
+    outcomes: list[Outcome] = []
+
+    async def run() -> None:
+        backend = LocalBackend(
+            executor=cast(Executor, executor), keeper=cast(Keeper, KnowingKeeper())
+        )
+        came = asyncio.Event()
+
+        def done(outcome: Outcome) -> None:
+            outcomes.append(outcome)
+            came.set()
+
+        backend.submit(ask(name, key=key, timeout_ms=20, **given), done)
+        await asyncio.wait_for(came.wait(), PATIENCE_S)
+        executor.done(b"late")
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(run())
+    (outcome,) = outcomes
+    return executor, outcome
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "key", "retryable"),
+    [
+        ("get_user", {"id": "7"}, "", True),
+        ("count_users", {}, "", True),
+        ("insert_user", ROW, "", False),
+        ("insert_user", ROW, "client's", True),
+    ],
+)
+def test_a_direct_call_ends_at_its_deadline(
+    name: str, given: dict[str, str], key: str, retryable: bool
+) -> None:
+    """Also where no cancel reaches the backend: 504 once, the statement given up, and what comes
+    late dropped. A write without a key may be committed still, so it is not to be repeated."""
+    executor, outcome = _direct(name, key=key, **given)
+
+    assert isinstance(outcome, Problem)
+    assert (504, "deadline-exceeded") == (outcome.status, outcome.code)
+    assert outcome.document()["retryable"] is retryable
+    assert executor.given_up == 1
