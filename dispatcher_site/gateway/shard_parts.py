@@ -25,6 +25,7 @@ from modeldefs.kit.exports import OnPart
 from modeldefs.wire import calls
 from modeldefs.wire.frames import NO_BUCKET, NO_REQUEST
 from modeldefs.wire.problems import Overloaded, Problem, ShardUnavailable
+from modeldefs.wire.stream import StreamClient
 
 OVERLOAD_WAIT_S = 0.2
 
@@ -43,7 +44,7 @@ class ShardParts:
         self._ask = ask
         self._keeper, self._streams, self._loop = keeper, streams, loop
         self._legs: Sequence[Leg] = ()
-        self._requests: dict[int, int] = {}  # by place, of those under way
+        self._requests: dict[int, tuple[StreamClient, int]] = {}  # by place, of those under way
         self._plans = 0
 
     @property
@@ -85,16 +86,14 @@ class ShardParts:
             done=done,
         )
         if request_id != NO_REQUEST:
-            self._requests[place] = request_id
+            self._requests[place] = client, request_id
 
     def forget(self) -> None:
         """Give up what is under way, at the nodes too."""
         self._plans += 1
         requests, self._requests = self._requests, {}
-        for place, request_id in requests.items():
-            client = self._streams.client(self._legs[place].shard)
-            if client is not None:
-                client.forget(request_id)
+        for client, request_id in requests.values():
+            client.forget(request_id)
 
     def mend(self, problem: Problem, again: Callable[[], None]) -> bool:
         """Try again after what a moment or a new map can mend."""

@@ -43,13 +43,14 @@ class Wanted(NamedTuple):
 
 
 class _Source:
-    __slots__ = ("asked", "held", "is_live", "last", "step")
+    __slots__ = ("asked", "held", "is_live", "last", "pending", "step")
 
     def __init__(self, after: Sequence[Any] | None) -> None:
         self.last = after  # the position behind which its next part begins
         self.is_live = True  # it may have more than what has come
         self.asked = 0  # rows of the part under way
         self.held = 0  # rows that came and were not handed out
+        self.pending = 0  # those of them whose place is not certain
         self.step = FIRST_STEP
 
 
@@ -63,7 +64,7 @@ class ExportMerge:
         self._left = limit  # rows still to be handed out; None: all there are
         self.position = after  # of the last row that was handed out
         self._sources: list[_Source] = []
-        self._pending: list[Entry] = []  # in order; a row before them may still come
+        self._pending: list[Entry] = []  # a row before them may still come
         self._sorted: list[Entry] = []  # in order; nothing before them can come
 
     def begin(self, sources: int) -> None:
@@ -120,12 +121,13 @@ class ExportMerge:
         if rows:
             source.last = keys[-1]
             source.held += len(rows)
+            source.pending += len(rows)
             source.step = _next_step(source.step, sum(map(len, rows)) / len(rows))
             order = self._order
             self._pending += zip(comparables(keys, order), keys, repeat(place), rows)
-            if len(self._sources) > 1:
-                sort_entries(self._pending, order)
-        self._settle()
+        # A live source that has nothing here may bring what comes before all of this.
+        if all(each.pending or not each.is_live for each in self._sources):
+            self._settle()
 
     def shrink(self, place: int) -> bool:
         """Ask for the part anew, and for fewer rows; False if it was one row already."""
@@ -153,21 +155,23 @@ class ExportMerge:
 
     def _settle(self) -> None:
         """Move what is in its final place: all up to where the first live source runs out."""
-        pending = self._pending
+        pending, sources = self._pending, self._sources
         behind = len(pending)
-        live = {place for place, source in enumerate(self._sources) if source.is_live}
-        ended = set[int]()
-        for at in range(len(pending) - 1, -1, -1):
-            if ended == live:
-                break
-            place = pending[at][2]
-            if place in live and place not in ended:
-                ended.add(place)
-                behind = at + 1
-        if ended != live:
-            return  # one of them has nothing here: what it brings may come before all of this
-        self._sorted += pending[:behind]
+        if len(sources) > 1:
+            sort_entries(pending, self._order)
+            going_on = {place for place, source in enumerate(sources) if source.is_live}
+            at = behind
+            while going_on:
+                at -= 1
+                place = pending[at][2]
+                if place in going_on:
+                    going_on.discard(place)
+                    behind = at + 1
+        settled = pending[:behind]
         del pending[:behind]
+        self._sorted += settled
+        for place, count in Counter(map(_place_of, settled)).items():
+            sources[place].pending -= count
 
 
 def _next_step(step: int, row_bytes: float) -> int:

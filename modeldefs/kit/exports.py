@@ -35,6 +35,7 @@ logger = logging.getLogger(__name__)
 
 EXPORTS_MAX = 4  # under way in one process: each holds two parts per shard
 ROWS_PER_WRITE = 256
+BEGIN_WITHIN_S = 30.0  # from the head of the reply to its body; who goes in between may not tell
 REPLANS_MAX = 3  # without a row between them
 
 OnPart = Callable[[int, calls.PagePart | Problem], None]
@@ -167,7 +168,9 @@ class Export:
         if self._done is not None and (merge.is_ready or merge.is_done):
             done, self._done = self._done, None
             done(LinesOutcome(self, self._parts.shards))
-            return  # the body begins in there, or later
+            if self._writer is None and not self._is_over:  # begun in there, or soon, or never
+                self._loop.call_later(BEGIN_WITHIN_S, self._unless_begun)
+            return
         if writer is not None:
             while not writer.is_paused and (rows := merge.hand_out(ROWS_PER_WRITE)):
                 self._replans = 0
@@ -215,6 +218,10 @@ class Export:
             self._parts.forget()
             return
         self._fail(self._parts.final(problem, place))
+
+    def _unless_begun(self) -> None:
+        if self._writer is None:
+            self.stop()
 
     def _again(self) -> None:
         if not self._is_over:

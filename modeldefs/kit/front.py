@@ -21,6 +21,7 @@ from modeldefs.kit.asks import (
     Ask,
     Backend,
     GroupsOutcome,
+    LinesOutcome,
     Outcome,
     PageOutcome,
     Served,
@@ -202,6 +203,8 @@ class DataFront:
         try:
             answered = self._replies.reply(ask, outcome, request)
         except Exception as fault:
+            if isinstance(outcome, LinesOutcome):
+                outcome.export.stop()
             answered = self._refusal(fault, request.path, ask.request_id)
         if ask.trace is not None:
             ask.trace.tell(answered)

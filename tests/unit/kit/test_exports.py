@@ -365,6 +365,22 @@ def test_a_stopping_worker_breaks_off_and_says_where() -> None:
     run(scenario())
 
 
+def test_a_body_that_never_begins_frees_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the head and the body a client may go without a word: the export ends by itself."""
+    monkeypatch.setattr("modeldefs.kit.exports.BEGIN_WITHIN_S", 0.0)
+
+    async def scenario() -> None:
+        exports, parts = Exports(), Numbers(rows=100_000)
+        told: list[Outcome] = []
+        exports.begin(ask_of(), parts, told.append)
+        while exports.under_way:
+            await asyncio.sleep(0)
+        assert isinstance(told[0], LinesOutcome)
+        assert parts.asked <= 4
+
+    run(scenario())
+
+
 def test_exports_at_once_are_bounded() -> None:
     """One more than allowed is refused at once with a time to come back, and asks nothing."""
 
