@@ -10,9 +10,9 @@ PATIENCE_S = 30.0
 POLL_S = 0.05
 
 
-def await_true(condition: Callable[[], bool]) -> None:
+def await_true(condition: Callable[[], bool], *, patience_s: float = PATIENCE_S) -> None:
     """Wait until a condition holds, for as long as a cluster may take to heal."""
-    end_s = time.monotonic() + PATIENCE_S
+    end_s = time.monotonic() + patience_s
     while not condition():
         assert time.monotonic() < end_s
         time.sleep(POLL_S)
@@ -44,6 +44,17 @@ def children(pid: int) -> list[int]:
 def family(pid: int) -> list[int]:
     """Return a process and all below it, children first."""
     return [member for child in children(pid) for member in family(child)] + [pid]
+
+
+def holder_of(port: int, pids: list[int]) -> int:
+    """Return which of these processes has the socket that is bound to a local port."""
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    inodes = {row[9] for row in rows if int(row[1].rpartition(":")[2], 16) == port}
+    for pid in pids:
+        links = {str(entry.readlink()) for entry in Path(f"/proc/{pid}/fd").iterdir()}
+        if links & {f"socket:[{inode}]" for inode in inodes if inode != "0"}:
+            return pid
+    raise AssertionError(f"none of {pids} holds port {port}")
 
 
 def descriptors_of(pids: list[int]) -> int:

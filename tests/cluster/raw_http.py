@@ -6,6 +6,7 @@ Invariant: whatever comes back is a run of whole, well-formed answers, or the te
 from __future__ import annotations
 
 import json
+import re
 import socket
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -61,6 +62,47 @@ def exchange(url: str, pieces: Iterable[bytes]) -> list[RawAnswer]:
         except (BrokenPipeError, ConnectionResetError):
             pass  # it refused before it had all
         return answers_in(read_to_the_end(peer))
+
+
+class RawClient:
+    """A client that keeps its connection, and makes a new one when that has ended."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._peer: socket.socket | None = None
+
+    def ask(self, request: bytes) -> RawAnswer | None:
+        """Return the answer to a request; None if the connection ended before it was whole."""
+        try:
+            if self._peer is None:
+                self._peer = connect(self._url)
+            self._peer.sendall(request)
+            data = b""
+            while block := self._peer.recv(65_536):
+                data += block
+                if is_whole(data):
+                    answer, rest = first_answer(data)
+                    assert rest == b"", f"more than one answer: {rest[:200]!r}"
+                    if answer.headers.get("connection") == "close":
+                        self.close()
+                    return answer
+        except (BrokenPipeError, ConnectionResetError, ConnectionRefusedError):
+            pass
+        self.close()
+        return None
+
+    def close(self) -> None:
+        """End the connection."""
+        peer, self._peer = self._peer, None
+        if peer is not None:
+            peer.close()
+
+
+def is_whole(data: bytes) -> bool:
+    """Have all bytes of an answer with a length come?"""
+    head, end, rest = data.partition(b"\r\n\r\n")
+    length = re.search(rb"\r\ncontent-length: (\d+)", head, re.IGNORECASE)
+    return bool(end) and length is not None and len(rest) >= int(length[1])
 
 
 def answers_in(data: bytes) -> list[RawAnswer]:

@@ -1,0 +1,273 @@
+"""The hot path under faults: real workers, real backends, kill -9, and every answer judged.
+
+Invariants of the fault reference: an acknowledged write is there, once; a refused one is not; one
+whose outcome is unknown is there once or not at all; a scatter is whole or a problem; all is well
+again by itself.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import tempfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+import requests
+
+from engine.postgres import EmbeddedPostgres
+from engine.run_dir import RunDir
+from tests.cluster.chaos import FIRST_ID, SEEDED, ChaosClient, Ledger, Said, person
+from tests.cluster.clusters import Cluster, running_clusters, shard_tables
+from tests.cluster.processes import await_true, children, holder_of, pid_of
+
+SEED = 20261123
+CLIENTS = 8
+REQUESTS = 19_200
+STEP_S = 300.0  # at most, between two faults: the machine may be busy
+TABLE = "definitions_user"
+WORKERS = {
+    "FRONT_WORKERS": "2",
+    "NODE_WORKERS": "2",
+    # Each worker is replaced after so many requests, in the middle of everything.
+    "GUNICORN_CMD_ARGS": "--max-requests 1500 --max-requests-jitter 300",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """A cluster with a Postgres server of its own: a killed backend restarts all of them."""
+
+    cluster: Cluster
+    server: EmbeddedPostgres
+
+    def workers(self, process: str) -> list[int]:
+        """Return the gunicorn workers of a process."""
+        return children(pid_of(self.cluster.run_dir, process))
+
+    def kill_worker(self, process: str) -> None:
+        """Kill -9 the oldest worker."""
+        os.kill(min(self.workers(process)), signal.SIGKILL)
+
+    def tables(self) -> psycopg.Connection[Any]:
+        """Return a connection past all guards."""
+        return shard_tables(self.server, self.cluster)
+
+    def stored(self) -> dict[int, list[dict[str, str]]]:
+        """Return the rows of all shards by id."""
+        found: dict[int, list[dict[str, str]]] = {}
+        with self.tables() as connection:
+            for number in range(self.cluster.shards):
+                for bucketless in connection.execute(
+                    f"SELECT to_jsonb(t) - 'bucket' FROM s{number + 1}.\"{TABLE}\" t"
+                ):
+                    row = {name: str(value) for name, value in bucketless[0].items()}
+                    found.setdefault(int(row["id"]), []).append(row)
+        return found
+
+
+@pytest.fixture(scope="module")
+def ground(redis_url: str) -> Iterator[Ground]:
+    """Return a cluster that may be broken, with seeded rows."""
+    run_dir = RunDir(Path(tempfile.mkdtemp(prefix="spx-"))).create()
+    server = EmbeddedPostgres(run_dir)
+    try:
+        server.start()
+        with running_clusters(server, redis_url, 2, extra=WORKERS) as running:
+            for row in SEEDED:
+                assert running[2].post("/insert_user", **row).status_code == 200
+            yield Ground(running[2], server)
+    finally:
+        server.stop()
+        run_dir.remove()
+
+
+def _kill_backend(ground: Ground) -> None:
+    """Kill -9 one backend that serves a shard; Postgres then restarts all of its own."""
+    with ground.tables() as connection:
+        (pid,) = connection.execute(
+            "SELECT pid FROM pg_stat_activity WHERE datname = current_database()"
+            " AND pid <> pg_backend_pid() AND backend_type = 'client backend' LIMIT 1"
+        ).fetchone() or (0,)
+    os.kill(pid, signal.SIGKILL)
+
+
+def _reload(ground: Ground) -> None:
+    os.kill(pid_of(ground.cluster.run_dir, "front"), signal.SIGHUP)
+
+
+FAULTS: list[Callable[[Ground], None]] = [
+    lambda ground: ground.kill_worker("front"),
+    lambda ground: ground.kill_worker("node-s1"),
+    _kill_backend,
+    _reload,
+    lambda ground: ground.kill_worker("node-s2"),
+    lambda ground: ground.kill_worker("front"),
+]
+
+
+def _asked(ledger: Ledger, clients: list[Future[None]], least: int) -> Callable[[], bool]:
+    return lambda: ledger.asked >= least or all(client.done() for client in clients)
+
+
+def test_faults_cost_answers_but_never_truth(ground: Ground) -> None:
+    """19,200 mixed requests of eight connections while workers and backends are killed, reloaded
+    and recycled: no answer is wrong, no acknowledged write is missing or doubled, what was refused
+    is absent, and all is well afterwards. The seed is in the module."""
+    cluster = ground.cluster
+    ledger = Ledger(cluster.get("/count_users").json()["value"])
+    seen = {process: set(ground.workers(process)) for process in ("front", "node-s1", "node-s2")}
+    with ThreadPoolExecutor(CLIENTS) as pool:
+        clients = [
+            pool.submit(
+                ChaosClient(
+                    place=place, url=cluster.url, key=cluster.key, ledger=ledger, seed=SEED
+                ).run,
+                REQUESTS // CLIENTS,
+            )
+            for place in range(CLIENTS)
+        ]
+        for turn, fault in enumerate(FAULTS):
+            due = REQUESTS * (turn + 1) // (len(FAULTS) + 2)
+            await_true(_asked(ledger, clients, due), patience_s=STEP_S)
+            fault(ground)
+    _await_health(cluster)
+
+    assert ledger.wrong == []
+    assert ledger.asked >= REQUESTS * 0.95
+    assert ledger.problems  # else nothing was broken
+    for process, before in seen.items():
+        assert before - set(ground.workers(process)), f"no worker of {process} has ended"
+    assert not seen["front"] & set(ground.workers("front"))
+    _check_rows(ground, ledger)
+
+
+def _await_health(cluster: Cluster) -> None:
+    """Wait until every way is open again, then ask each of them often: nothing fails any more."""
+
+    def is_well() -> bool:
+        asked = [_get(cluster, f"/get_user?id={row['id']}") for row in SEEDED]
+        return {*asked, _get(cluster, "/count_users")} == {200}
+
+    await_true(is_well)
+    assert all(is_well() for _ in range(5))
+
+
+def _get(cluster: Cluster, path: str) -> int:
+    try:  # each on a connection of its own, and so on any worker
+        return requests.get(
+            cluster.url + path, headers={"Authorization": f"Bearer {cluster.key}"}, timeout=20
+        ).status_code
+    except requests.ConnectionError:
+        return 0
+
+
+def _check_rows(ground: Ground, ledger: Ledger) -> None:
+    """Compare what clients were told with what is stored, and with what a walk gives."""
+    stored = ground.stored()
+    seeded = {int(row["id"]): row for row in SEEDED}
+    written = {number: rows for number, rows in stored.items() if number >= FIRST_ID}
+    walked = ground.cluster.walk("/get_user", limit=97)
+
+    assert {number: [row] for number, row in seeded.items()} == {
+        number: stored.get(number) for number in seeded
+    }
+    assert ledger.numbers(Said.DONE) - set(written) == set()
+    assert ledger.numbers(Said.REFUSED) & set(written) == set()
+    assert set(written) - set(ledger.said) == set()
+    assert {number: [person(number)] for number in written} == written
+    assert sorted(int(row["id"]) for row in walked) == sorted(stored)
+    assert len(stored) == ground.cluster.get("/count_users").json()["value"]
+
+
+# -- one write, and a kill -9 in the middle of it -------------------------------------------------
+
+
+@contextmanager
+def _held_row(ground: Ground, number: int) -> Iterator[psycopg.Connection[Any]]:
+    """Hold a place where a row would go: whoever inserts it waits until this is rolled back."""
+    row = person(number)
+    with ground.tables() as connection, connection.transaction(force_rollback=True):
+        for shard in range(ground.cluster.shards):
+            connection.execute(
+                f'INSERT INTO s{shard + 1}."{TABLE}"'
+                " (id, first_name, last_name, country, address, city, bucket)"
+                " VALUES (%s, '', '', '', '', '', 0)",
+                [row["id"]],
+            )
+        yield connection
+
+
+def _await_writer(ground: Ground) -> int:
+    """Wait until a backend waits for the held row; return the node worker that it works for."""
+    ports: list[int] = []
+
+    def is_waiting() -> bool:
+        with ground.tables() as connection:
+            found = connection.execute(
+                "SELECT client_port FROM pg_stat_activity WHERE datname = current_database()"
+                " AND wait_event_type = 'Lock'"
+            ).fetchall()
+        ports.extend(port for (port,) in found)
+        return bool(ports)
+
+    await_true(is_waiting)
+    return holder_of(ports[0], [*ground.workers("node-s1"), *ground.workers("node-s2")])
+
+
+def _insert(ground: Ground, number: int, key: str = "") -> requests.Response | None:
+    """Insert on a connection of its own; None if that ended without an answer."""
+    headers = {"Authorization": f"Bearer {ground.cluster.key}", "Shardpoint-Timeout-Ms": "30000"}
+    if key:
+        headers["Idempotency-Key"] = key
+    try:
+        return requests.post(
+            ground.cluster.url + "/insert_user", json=person(number), headers=headers, timeout=40
+        )
+    except requests.ConnectionError:
+        return None
+
+
+@pytest.mark.parametrize("key", ["", "killed-node"])
+def test_a_node_killed_while_it_writes(ground: Ground, key: str) -> None:
+    """The dispatcher sends the write again under the same key, the client's or its own: it is
+    answered as done, and there is one row, whether the first try was committed or not."""
+    number = 59_000_000 + len(key)
+    with ThreadPoolExecutor(1) as pool:
+        with _held_row(ground, number):
+            writing = pool.submit(_insert, ground, number, key)
+            os.kill(_await_writer(ground), signal.SIGKILL)
+        reply = writing.result()
+    _await_health(ground.cluster)
+
+    assert reply is not None
+    assert (reply.status_code, reply.json()) == (200, person(number)), reply.text
+    assert ground.stored()[number] == [person(number)]
+
+
+def test_a_dispatcher_killed_while_it_writes(ground: Ground) -> None:
+    """Its client sees the connection end; the same request again is a replay of what the shard
+    did, and there is one row."""
+    number = 59_500_000
+    with ThreadPoolExecutor(1) as pool:
+        with _held_row(ground, number):
+            writing = pool.submit(_insert, ground, number, "killed-front")
+            _await_writer(ground)
+            for pid in ground.workers("front"):
+                os.kill(pid, signal.SIGKILL)
+            first = writing.result()
+        await_true(lambda: number in ground.stored())
+    _await_health(ground.cluster)
+    again = _insert(ground, number, "killed-front")
+
+    assert first is None
+    assert again is not None
+    assert (again.status_code, again.json()) == (200, person(number)), again.text
+    assert again.headers["Idempotency-Replayed"] == "true"
+    assert ground.stored()[number] == [person(number)]
