@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 
 from dispatcher_site.gateway.deadlines import Deadlines
+from dispatcher_site.gateway.many import Many
 from dispatcher_site.gateway.routing_state import RoutingKeeper
 from dispatcher_site.gateway.scatter import Scatter
 from dispatcher_site.gateway.shard_parts import ShardParts
@@ -45,6 +46,17 @@ class ShardsBackend:
             )
             single.begin()
             return single.give_up
+        if ask.plan is None:
+            many = Many(
+                ask,
+                done,
+                keeper=self._keeper,
+                streams=self._streams,
+                deadlines=self._deadlines,
+                loop=self._loop,
+            )
+            many.begin()
+            return many.give_up
         scatter = Scatter(
             ask,
             done,

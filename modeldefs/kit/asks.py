@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from modeldefs.kit.catalog import shard_key_parameter
 from modeldefs.kit.endpoints import Endpoint
+from modeldefs.kit.many import ManyEndpoint
+from modeldefs.kit.many_requests import ManyReader, QuickMany
 from modeldefs.kit.plans import ReadPlan
 from modeldefs.kit.quick_requests import QuickRequests
 from modeldefs.kit.requests import RequestReader, export_reader
@@ -130,6 +132,36 @@ class Ask:
             trace=self.trace.header if self.trace is not None else "",
         )
 
+    def many_call(
+        self, places: Sequence[int], buckets: Sequence[int], epochs: Sequence[int], *, is_hop: bool
+    ) -> calls.ManyCall:
+        """Return the call that a node is sent for some items of a batch.
+
+        Args:
+            places: The items, ascending.
+            buckets: Their buckets, each once and ascending.
+            epochs: Since when each bucket is believed to be the node's.
+            is_hop: As of ``call``.
+        """
+        columns = [[self.values[name][place] for place in places] for name in self.served.names]
+        own = self.idempotency_key
+        return calls.ManyCall(
+            columns,
+            list(buckets),
+            list(epochs),
+            principal=self.principal.owner or self.principal.kid,
+            request_id=self.request_id,
+            idempotency_key=own or (self.request_id if is_hop else ""),
+            fingerprint=self._fingerprint(columns) if own else b"",
+            hop=is_hop and not own,
+            trace=self.trace.header if self.trace is not None else "",
+        )
+
+    def item_keys(self) -> list[str]:
+        """Return the shard key of each item of a batch."""
+        keys: list[str] = self.values[self.served.key_parameter]
+        return keys
+
     def _fingerprint(self, values: list[Any]) -> bytes:
         """Return what a key is used for: endpoint, version and canonical parameters."""
         about = (self.served.name, self.served.version, self.mask, values)
@@ -146,6 +178,8 @@ class Ask:
         """Return the one shard key that the answer depends on; None if there is not just one."""
         plan = self.plan
         if plan is None:
+            if self.served.endpoint.is_many:
+                return None
             key: str = self.values[self.served.key_parameter]
             return key
         route = plan.route
@@ -187,6 +221,8 @@ class Served:
         "verb",
         "version",
     )
+    reader: RequestReader | ManyReader
+    quick: QuickRequests | QuickMany
 
     def __init__(self, endpoint: Endpoint[Any, Any], row: Row | None = None) -> None:
         self.endpoint = endpoint
@@ -196,7 +232,11 @@ class Served:
         self.path = b"/" + endpoint.name.encode()
         self.methods = {method.encode() for method in endpoint.methods}
         self.allow = ", ".join(sorted({m.decode() for m in self.methods} | {"OPTIONS"}))
-        self.reader = RequestReader(endpoint)
+        if isinstance(endpoint, ManyEndpoint):
+            self.reader, self.quick = ManyReader(endpoint), QuickMany(endpoint)
+        else:
+            self.reader = reader = RequestReader(endpoint)
+            self.quick = QuickRequests(reader)
         self.export_reader = export_reader(endpoint) if endpoint.shape == "page" else None
         self.answers = "application/json"
         if self.export_reader is not None:
@@ -206,7 +246,6 @@ class Served:
         self.version = endpoint.version
         self.verb = "write" if endpoint.kind == "mutation" else "read"
         self.key_parameter = shard_key_parameter(endpoint) if self.verb == "write" else ""
-        self.quick = QuickRequests(self.reader)
         self.plans: dict[int, ReadPlan] = {}
         self.head = b"".join(b"%b: %b\r\n" % header for header in JSON_HEADERS)
         self.head += b"api-version: %d\r\nx-request-id: " % self.version

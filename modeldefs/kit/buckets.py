@@ -9,6 +9,7 @@ Pure: no Django, no clock, no I/O.
 from __future__ import annotations
 
 import binascii
+from collections.abc import Iterable, Iterator
 from typing import NewType, TypeAlias
 from uuid import UUID
 
@@ -30,3 +31,17 @@ def bucket_of(shard_key: ShardKey) -> Bucket:
         raise TypeError(f"a shard key is int, str or UUID, not {type(shard_key).__name__}")
     # Calling Bucket() would cost as much as the hash.
     return binascii.crc_hqx(str(shard_key).encode(), 0) % BUCKET_COUNT  # type: ignore[return-value]
+
+
+def ranges_of(numbers: Iterable[int]) -> Iterator[tuple[int, int]]:
+    """Yield ascending numbers, such as buckets, as ranges, first to last inclusive."""
+    first = last = -2
+    for number in numbers:
+        if number == last + 1:
+            last = number
+            continue
+        if first >= 0:
+            yield first, last
+        first = last = number
+    if first >= 0:
+        yield first, last

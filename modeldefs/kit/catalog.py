@@ -21,6 +21,7 @@ from django.db import models
 from modeldefs.kit.checks import model_errors
 from modeldefs.kit.endpoints import Endpoint
 from modeldefs.kit.errors import DefinitionError
+from modeldefs.kit.many import ManyEndpoint, check_many, many_endpoints
 from modeldefs.kit.plans import ReadPlan, read_plan
 from modeldefs.kit.tracing import presence_sets
 from modeldefs.kit.write_plans import WritePlan, write_plan
@@ -113,7 +114,8 @@ class Catalog:
     def classification(self, endpoint: Endpoint[Any, Any]) -> dict[str, str]:
         """Return where each traced set of parameters goes, by the names of the set."""
         if endpoint.kind == "mutation":
-            return {shard_key_parameter(endpoint): "targeted"}
+            reach = "list" if endpoint.is_many else "targeted"
+            return {shard_key_parameter(endpoint): reach}
         return {
             ", ".join(sorted(presence)): self.plan(endpoint, presence).route.reach
             for presence in presence_sets(endpoint)
@@ -186,9 +188,12 @@ def _models(modules: Sequence[ModuleType]) -> dict[str, Any]:
 def _endpoints(modules: Sequence[ModuleType]) -> dict[str, Endpoint[Any, Any]]:
     found: dict[str, Endpoint[Any, Any]] = {}
     for module in modules:
-        for value in vars(module).values():
-            if not isinstance(value, Endpoint) or value.function.__module__ != module.__name__:
-                continue
+        own = [
+            value
+            for value in vars(module).values()
+            if isinstance(value, Endpoint) and value.function.__module__ == module.__name__
+        ]
+        for value in (*own, *many_endpoints(list(dict.fromkeys(own)))):
             if value.name in found and found[value.name] is not value:
                 raise DefinitionError(
                     "doubled-name",
@@ -236,6 +241,9 @@ def shard_key_parameter(endpoint: Endpoint[Any, Any]) -> str:
 
 
 def _check_endpoint(catalog: Catalog, endpoint: Endpoint[Any, Any]) -> None:
+    if isinstance(endpoint, ManyEndpoint):
+        check_many(endpoint, catalog.write_plan)
+        return
     if endpoint.kind == "mutation":
         shard_key_parameter(endpoint)
         for presence in presence_sets(endpoint):

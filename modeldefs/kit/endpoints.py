@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from decimal import Decimal
-from typing import Any, Generic, Literal, ParamSpec, TypeVar, overload
+from typing import Any, ClassVar, Generic, Literal, ParamSpec, TypeVar, overload
 from uuid import UUID
 
 from django.db import models
@@ -26,7 +26,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 Kind = Literal["query", "aggregate", "mutation"]
-Shape = Literal["page", "single", "groups", "totals", "row", "value"]
+Shape = Literal["page", "single", "groups", "totals", "row", "rows", "value"]
 
 PAGE_LIMIT_DEFAULT = 50
 PAGE_LIMIT_MAX = 1_000
@@ -51,6 +51,7 @@ class Options:
     methods: tuple[str, ...] = ()
     limit: int = PAGE_LIMIT_DEFAULT
     limit_max: int = PAGE_LIMIT_MAX
+    many: str = ""
 
 
 @dataclass(eq=False)
@@ -60,6 +61,7 @@ class Endpoint(Generic[P, R]):
     function: Callable[P, R]
     options: Options
     number: int = -1  # its place in the bundle, given by the catalog
+    is_many: ClassVar[bool] = False  # takes a batch of items: many.ManyEndpoint
     model: type[models.Model] = field(init=False)
     shape: Shape = field(init=False)
     optional_result: bool = field(init=False, default=False)
@@ -145,7 +147,7 @@ class Endpoint(Generic[P, R]):
         allowed = {
             "query": ("page", "single"),
             "aggregate": ("groups", "totals"),
-            "mutation": ("row", "value"),
+            "mutation": ("row", "value"),  # and "rows", of a batch
         }
         if shape not in allowed[self.kind]:
             raise DefinitionError(
@@ -375,7 +377,7 @@ def aggregate(
 def mutation(function: Callable[P, R], /) -> Endpoint[P, R]: ...
 @overload
 def mutation(
-    *, on: type[models.Model] | None = None, methods: tuple[str, ...] = ("POST",)
+    *, on: type[models.Model] | None = None, methods: tuple[str, ...] = ("POST",), many: str = ""
 ) -> Callable[[Callable[P, R]], Endpoint[P, R]]: ...
 def mutation(
     function: Callable[P, R] | None = None,
@@ -383,6 +385,7 @@ def mutation(
     *,
     on: type[models.Model] | None = None,
     methods: tuple[str, ...] = ("POST",),
+    many: str = "",
 ) -> Any:
     """Declare a write: one transaction on the one shard that owns the row.
 
@@ -392,8 +395,9 @@ def mutation(
             must have a parameter named like its shard key.
         methods: HTTP methods; GET only where a link must be able to write, since crawlers,
             previews and prefetchers follow links.
+        many: The name of an endpoint beside it that creates many rows in one request.
     """
-    options = Options("mutation", on=on, methods=tuple(methods))
+    options = Options("mutation", on=on, methods=tuple(methods), many=many)
     if function is not None:
         return Endpoint(function, options)
     return lambda inner: Endpoint(inner, options)

@@ -31,6 +31,7 @@ from modeldefs.kit.asks import (
 from modeldefs.kit.catalog import Catalog
 from modeldefs.kit.endpoints import RESERVED_PATHS
 from modeldefs.kit.errors import DefinitionError
+from modeldefs.kit.many_requests import ManyReader
 from modeldefs.kit.plans import ReadPlan
 from modeldefs.kit.replies import ReplyMaker, cursor_binding, groups_json, problem_reply
 from modeldefs.kit.request_headers import JSON_TYPE, RequestHeaders, idempotency_key_of
@@ -310,7 +311,7 @@ class DataFront:
     def _read(
         self,
         served: Served,
-        reader: RequestReader,
+        reader: RequestReader | ManyReader,
         request: HttpRequest,
         headers: RequestHeaders,
     ) -> ReadRequest:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from django.http import HttpRequest
@@ -20,6 +20,7 @@ from ninja import NinjaAPI
 from modeldefs.kit.catalog import Catalog
 from modeldefs.kit.endpoints import RESERVED_PATHS, Endpoint
 from modeldefs.kit.handler import answer_through_django
+from modeldefs.kit.many import ITEMS_MAX, ManyEndpoint
 from modeldefs.kit.parameters import ParameterSpec
 from modeldefs.kit.plans import ReadPlan
 from modeldefs.kit.request_headers import LINES_TYPE
@@ -35,6 +36,21 @@ _PROBLEMS_OF_ALL = (
     "shard-unavailable",
     "deadline-exceeded",
 )
+_PROBLEMS_OF_WRITES = (
+    "conflict",
+    "in-flight",
+    "idempotency-key-reused",
+    "shard-reset",
+    "transaction-conflict",
+)
+_IDEMPOTENCY_KEY: dict[str, Any] = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "required": False,
+    "description": "A new one for each thing that shall happen once: a repeat under it writes "
+    "nothing and gets the first answer.",
+    "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"},
+}
 # Every method that the HTTP protocol reads: those that an endpoint lacks are refused by the front.
 _METHODS = (
     *("ACL", "BIND", "CHECKOUT", "COPY", "DELETE", "GET", "HEAD", "LINK", "LOCK", "M-SEARCH"),
@@ -114,14 +130,17 @@ def _view(name: str) -> Callable[..., Any]:
 
 def _described(catalog: Catalog, endpoint: Endpoint[Any, Any], method: str) -> dict[str, Any]:
     specs = list(endpoint.parameters)
+    is_write = endpoint.kind == "mutation"
+    codes = (*_PROBLEMS_OF_ALL, *_PROBLEMS_OF_WRITES) if is_write else _PROBLEMS_OF_ALL
     described: dict[str, Any] = {
         "responses": {
             200: {
                 "description": "The answer, whole.",
                 "content": _answer_content(catalog, endpoint),
             },
-            **_problem_responses(),
-        }
+            **_problem_responses(codes),
+        },
+        "parameters": [_IDEMPOTENCY_KEY] if is_write else [],
     }
     if method == "POST":
         described["requestBody"] = {
@@ -129,7 +148,7 @@ def _described(catalog: Catalog, endpoint: Endpoint[Any, Any], method: str) -> d
             "content": {"application/json": {"schema": _body_schema(endpoint, specs)}},
         }
         return described
-    described["parameters"] = [
+    described["parameters"] += [
         {
             "name": spec.name,
             "in": "query",
@@ -200,6 +219,15 @@ def _page_schemas(endpoint: Endpoint[Any, Any]) -> dict[str, dict[str, Any]]:
 
 
 def _body_schema(endpoint: Endpoint[Any, Any], specs: list[ParameterSpec]) -> dict[str, Any]:
+    if isinstance(endpoint, ManyEndpoint):
+        one = _body_schema(endpoint.single, specs)
+        items = {"type": "array", "items": one, "minItems": 1, "maxItems": ITEMS_MAX}
+        return {
+            "type": "object",
+            "properties": {"items": items},
+            "required": ["items"],
+            "additionalProperties": False,
+        }
     return {
         "type": "object",
         "properties": {s.name: parameter_schema(s) for s in specs} | _page_schemas(endpoint),
@@ -212,9 +240,10 @@ def answer_schema(catalog: Catalog, endpoint: Endpoint[Any, Any]) -> dict[str, A
     """Return the JSON Schema of an endpoint's answer."""
     if endpoint.shape == "value":
         return {}
-    if endpoint.shape == "row":
+    if endpoint.shape in ("row", "rows"):
         manager: Any = endpoint.model._default_manager
-        return _row_schema(output_columns(manager.all()))
+        one = _row_schema(output_columns(manager.all()))
+        return one if endpoint.shape == "row" else {"type": "array", "items": one}
     plan: ReadPlan = catalog.plan(endpoint, presence_sets(endpoint)[-1])
     row = _row_schema(plan.columns)
     shards = {
@@ -257,9 +286,9 @@ def _row_schema(columns: Any) -> dict[str, Any]:
     return {"type": "object", "properties": properties, "required": list(properties)}
 
 
-def _problem_responses() -> dict[int, Any]:
+def _problem_responses(codes: Iterable[str]) -> dict[int, Any]:
     by_status: dict[int, list[type[Problem]]] = {}
-    for code in _PROBLEMS_OF_ALL:
+    for code in codes:
         kind = STANDARD_PROBLEMS[code]
         by_status.setdefault(kind.status, []).append(kind)
     return {
@@ -273,6 +302,10 @@ def _problem_responses() -> dict[int, Any]:
     }
 
 
+_RANGES: dict[str, Any] = {
+    "type": "array",
+    "items": {"type": "array", "items": {"type": "integer"}, "minItems": 2, "maxItems": 2},
+}
 _PROBLEM_SCHEMA: dict[str, Any] = {
     "type": "object",
     "properties": {
@@ -287,6 +320,13 @@ _PROBLEM_SCHEMA: dict[str, Any] = {
         "retry_after_ms": {"anyOf": [{"type": "integer"}, {"type": "null"}]},
         "errors": {"type": "array", "items": {"type": "object"}},
         "shards": {"type": "array", "items": {"type": "object"}},
+        "written": {
+            "type": "object",
+            "description": "Of a batch: which items are stored, as ranges of their places, first "
+            "to last.",
+            "properties": dict.fromkeys(("yes", "no", "unknown"), _RANGES),
+            "required": ["yes", "no", "unknown"],
+        },
     },
     "required": ["type", "code", "title", "status", "detail", "request_id", "retryable"],
 }

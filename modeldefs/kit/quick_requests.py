@@ -26,7 +26,8 @@ from modeldefs.kit.requests import RequestReader
 LIMIT_DIGITS_MAX = 6
 
 
-def _not_finite(token: str) -> NoReturn:
+def not_finite(token: str) -> NoReturn:
+    """Refuse NaN and infinities, which are no JSON."""
     raise ValueError(token)
 
 
@@ -35,7 +36,7 @@ _read_json = json.JSONDecoder(
     object_pairs_hook=list,
     parse_int=NumberToken,
     parse_float=NumberToken,
-    parse_constant=_not_finite,
+    parse_constant=not_finite,
 ).decode
 
 

@@ -8,18 +8,17 @@ would answer with everybody.
 from __future__ import annotations
 
 import difflib
-import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 from urllib.parse import unquote_to_bytes
 
 from modeldefs.kit.endpoints import TOP_MAX, Endpoint
+from modeldefs.kit.json_bodies import Members, parsed_body
 from modeldefs.kit.parameters import BadValue, NumberToken, ParameterSpec
 from modeldefs.kit.request_headers import JSON_TYPE
 from modeldefs.wire.problems import InputError, InvalidRequest, UnsupportedMediaType
 
-BODY_DEPTH_MAX = 32
 LIST_LENGTH_MAX = 1_000
 PARAMETERS_MAX = 2_000
 CURSOR_LENGTH_MAX = 2_000
@@ -75,23 +74,34 @@ class RequestReader:
         if query:
             self._read_url(query, found, errors)
         if has_body or body:
-            if _media_type(content_type) != JSON_TYPE:
+            if media_type(content_type) != JSON_TYPE:
                 raise UnsupportedMediaType
             self._read_body(body, found, errors)
         asked = ReadRequest({}, self.limit_default)
         self._read_page(found, asked, errors)
+        asked.values = self.completed(found, errors)
+        if errors:
+            raise InvalidRequest(summary(errors), errors=errors)
+        return asked
+
+    def completed(
+        self, found: dict[str, Any], errors: list[InputError], *, at: str = ""
+    ) -> dict[str, Any]:
+        """Return the parameters with the defaults of those that are absent.
+
+        ``at`` is where the body's members stand, if that is not the top: entries then point there.
+        """
+        values: dict[str, Any] = {}
         for name, spec in self.specs.items():
             value = found.get(name, _ABSENT)
-            if value is _ABSENT:
-                if spec.required and not any(e.parameter == name for e in errors):
-                    errors.append(InputError("missing", "is required", parameter=name))
-                elif spec.default is not None:
-                    asked.values[name] = [spec.default] if spec.is_list else spec.default
-            else:
-                asked.values[name] = value
-        if errors:
-            raise InvalidRequest(_summary(errors), errors=errors)
-        return asked
+            if value is not _ABSENT:
+                values[name] = value
+            elif spec.required and not any(e.parameter == name for e in errors):
+                pointer = at + _pointer(name) if at else None
+                errors.append(InputError("missing", "is required", name, pointer=pointer))
+            elif spec.default is not None:
+                values[name] = [spec.default] if spec.is_list else spec.default
+        return values
 
     # -- the URL ---------------------------------------------------------------------------------
 
@@ -138,30 +148,53 @@ class RequestReader:
     # -- the body --------------------------------------------------------------------------------
 
     def _read_body(self, body: bytes, found: dict[str, Any], errors: list[InputError]) -> None:
-        document = _parsed(body)
-        if not isinstance(document, _Members):
+        document = parsed_body(body)
+        if not isinstance(document, Members):
             raise InvalidRequest(
                 errors=[InputError("malformed-body", "is not a JSON object", pointer="")]
             )
+        self.read_members(document, found, errors)
+
+    def read_members(
+        self,
+        document: Members,
+        found: dict[str, Any],
+        errors: list[InputError],
+        *,
+        at: str = "",
+        known: Container[str] | None = None,
+    ) -> None:
+        """Read an object of the body into ``found``.
+
+        Args:
+            document: The object.
+            found: Canonical texts by name, of what was read before too.
+            errors: Where breaches go.
+            at: Where the object stands in the body, as a pointer.
+            known: Names whose values are taken as they are, in place of the parameters.
+        """
         if len(document.pairs) > PARAMETERS_MAX:
             errors.append(
-                InputError("out-of-range", f"has more than {PARAMETERS_MAX} members", pointer="")
+                InputError("out-of-range", f"has more than {PARAMETERS_MAX} members", pointer=at)
             )
             return
-        errors.extend(_doubled(name) for name in sorted(document.doubled))
+        errors.extend(_doubled(name, at) for name in sorted(document.doubled))
         for name, value in document.pairs:
-            pointer = _pointer(name)
+            pointer = at + _pointer(name)
             if name in document.doubled:
                 continue
             if name in found:
-                errors.append(_doubled(name))
+                errors.append(_doubled(name, at))
                 continue
             if not _is_unicode(name):
                 errors.append(
                     InputError("invalid-unicode", "is no name", pointer=_printable(pointer))
                 )
                 continue
-            spec = self.specs.get(name)
+            if known is not None and name in known:
+                found[name] = value
+                continue
+            spec = self.specs.get(name) if known is None else None
             if spec is None:
                 if self._is_reserved(name):
                     # A limit is a number in JSON: as a text it is of the wrong type.
@@ -275,9 +308,9 @@ def _pointer(name: str) -> str:
     return "/" + name.replace("~", "~0").replace("/", "~1")
 
 
-def _doubled(name: str) -> InputError:
+def _doubled(name: str, at: str = "") -> InputError:
     shown = _printable(name)[:200]
-    return InputError("duplicate", "is given more than once", shown, pointer=_pointer(shown))
+    return InputError("duplicate", "is given more than once", shown, pointer=at + _pointer(shown))
 
 
 def _too_many(name: str) -> InputError:
@@ -292,13 +325,15 @@ def _printable(text: str) -> str:
     return text.encode("utf-8", "replace").decode()[:200]
 
 
-def _summary(errors: Sequence[InputError]) -> str:
+def summary(errors: Sequence[InputError]) -> str:
+    """Return the detail of a problem with these entries."""
     first = errors[0]
     more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
     return f"{first.parameter or 'the body'} {first.detail}{more}"
 
 
-def _media_type(content_type: bytes | None) -> bytes:
+def media_type(content_type: bytes | None) -> bytes:
+    """Return the media type of a body, if its charset is none or UTF-8."""
     kind, _, options = (content_type or b"").lower().partition(b";")
     if options.strip() not in (b"", b"charset=utf-8", b'charset="utf-8"'):
         return b""
@@ -312,83 +347,3 @@ def _decoded(raw: bytes) -> str | None:
         return raw.decode()
     except UnicodeDecodeError:
         return None
-
-
-def _repeated(names: Iterable[str]) -> set[str]:
-    seen: set[str] = set()
-    repeated: set[str] = set()
-    for name in names:
-        (repeated if name in seen else seen).add(name)
-    return repeated
-
-
-class _Members:
-    """A JSON object that remembers its doubled names."""
-
-    __slots__ = ("doubled", "pairs")
-
-    def __init__(self, pairs: Iterable[tuple[str, Any]]) -> None:
-        self.pairs = list(pairs)
-        self.doubled = _repeated(name for name, _ in self.pairs)
-
-
-class _Refused(Exception):
-    def __init__(self, code: str, detail: str) -> None:
-        self.code = code
-        self.detail = detail
-        super().__init__(detail)
-
-
-def _not_finite(token: str) -> NoReturn:
-    raise _Refused("not-finite", f"{token} is no JSON number")
-
-
-def _parsed(body: bytes) -> Any:
-    try:
-        text = body.decode()
-    except UnicodeDecodeError:
-        raise _bad_body("bad-utf8", "is not UTF-8") from None
-    if _depth(body) > BODY_DEPTH_MAX:
-        raise _bad_body("too-deep", f"is nested deeper than {BODY_DEPTH_MAX}")
-    try:
-        return json.loads(
-            text,
-            object_pairs_hook=_Members,
-            parse_int=NumberToken,
-            parse_float=NumberToken,
-            parse_constant=_not_finite,
-        )
-    except _Refused as refused:
-        raise _bad_body(refused.code, refused.detail) from None
-    except (ValueError, RecursionError):
-        raise _bad_body("malformed-body", "is not JSON") from None
-
-
-def _bad_body(code: str, detail: str) -> InvalidRequest:
-    return InvalidRequest(f"the body {detail}", errors=[InputError(code, detail, pointer="")])
-
-
-def _depth(body: bytes) -> int:
-    """Return an upper bound of the nesting; brackets in strings may count, but only open ones."""
-    if body.count(b"[") + body.count(b"{") <= BODY_DEPTH_MAX:
-        return 0
-    deepest = depth = 0
-    in_string = escaped = False
-    for byte in body:
-        if in_string:
-            if escaped:
-                escaped = False
-            elif byte == 0x5C:
-                escaped = True
-            elif byte == 0x22:
-                in_string = False
-        elif byte == 0x22:
-            in_string = True
-        elif byte in b"[{":
-            depth += 1
-            deepest = max(deepest, depth)
-            if deepest > BODY_DEPTH_MAX:
-                break
-        elif byte in b"]}":
-            depth -= 1
-    return deepest

@@ -88,7 +88,8 @@ def number_parameters(
 ) -> tuple[str, tuple[str, ...]]:
     """Return SQL with ``$n`` for symbols and literals for constants, and the slots in order.
 
-    ``symbol`` is what stands for the symbol of a number, where that is not a parameter itself.
+    ``symbol`` is what stands for a symbol, by its number or its name (``{1}``), where that is not
+    a parameter itself.
     """
     slots: list[str] = []
     values = iter(params)
@@ -100,7 +101,7 @@ def number_parameters(
         if isinstance(value, Slot):
             if value.name not in slots:
                 slots.append(value.name)
-            return symbol.format(slots.index(value.name) + 1)
+            return symbol.format(slots.index(value.name) + 1, value.name)
         return pgsql.Literal(value).as_string(None)
 
     return _PLACEHOLDER.sub(place, text), tuple(slots)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from django.core.exceptions import EmptyResultSet, FieldError
 from django.db import models
@@ -43,8 +43,23 @@ from modeldefs.kit.write_tracing import (
 OWN = "sp_own"  # one row: the caller may write here; none: it may not
 ROW = "sp_row"  # what the plan's statement returns
 BUCKET_SLOT = "sp_bucket"
+ITEM = "sp_item"  # of a batch: its items, a column for each parameter and BUCKET_SLOT
+# Types whose values are stored as they were sent, so that a stored row finds its item.
+EXACT_TYPES = frozenset({"bigint", "text", "uuid"})
+PRIMARY_KEY = "sp_pk"  # the column of ROW that tells which item a row is
 
 _ROW_ANSWER = f"(SELECT row_to_json({ROW})::text FROM {ROW})"  # noqa: S608 - our own names
+
+
+@dataclass(frozen=True, slots=True)
+class BatchInsert:
+    """A create, for many rows at once."""
+
+    into: str  # INSERT INTO the table and its columns
+    values: tuple[str, ...]  # what each column gets, as SQL over a row of ITEM
+    bare: tuple[str, ...]  # of each value the parameter that it is and nothing else, or ""
+    returned: str  # what RETURNING gives: PRIMARY_KEY, then the members of the answered row
+    key: str  # the parameter that is the primary key, or "" if none is, of a type that is exact
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +72,7 @@ class WritePlan:
     answer: str  # the JSON text of the result, as an SQL expression over ROW
     columns: tuple[Column, ...] = ()  # the members of the answered row
     must_exist: bool = False  # no row changed is "not found", and nothing is written
+    batch: BatchInsert | None = None  # of a create whose row is the answer
 
 
 class _Own(Expression):
@@ -128,17 +144,19 @@ def _plan_of(key: str, world: World, result: Any, names: Names) -> _Made:
         raise NotOneStatement("writes nothing")
     made_it = captured.row is not None and result is captured.row
     wants_row = made_it or isinstance(result, Changed)
-    columns = output_columns(captured.compiler.query.model._default_manager.all())
+    model = captured.compiler.query.model
+    columns = output_columns(model._default_manager.all())
+    parts: list[_Part] = []
     try:
         if captured.verb == "insert":
-            text, params = _insert(key, captured, names)
+            parts = _parts(key, captured, names)
+            text, params = _insert(model, parts)
         else:
             text, params = _change(captured, names)
     except (FieldError, DefinitionError, TypeError, ValueError) as fault:
         raise NotOneStatement(f"cannot be compiled: {fault}") from None
     except EmptyResultSet:
         raise NotOneStatement("asks for rows that cannot exist") from None
-    model = captured.compiler.query.model
     numbered, slots = number_parameters(text, params)
     plan = WritePlan(
         captured.verb,
@@ -147,6 +165,7 @@ def _plan_of(key: str, world: World, result: Any, names: Names) -> _Made:
         _ROW_ANSWER if wants_row else _answer(result),
         columns if wants_row else (),
         must_exist=isinstance(result, Changed),
+        batch=_batch(model, parts, _returned(model, columns)) if made_it and parts else None,
     )
     # What the two worlds may differ in, when a count was tested, is a bare flag.
     return plan, result if isinstance(result, bool) else None, world.asked
@@ -183,32 +202,66 @@ def _json_form(form: WireForm) -> str:
 # -- the statements -------------------------------------------------------------------------------
 
 
-def _insert(key: str, captured: Captured, names: Names) -> tuple[str, list[Any]]:
+class _Part(NamedTuple):
+    """One column of an INSERT."""
+
+    column: str  # quoted
+    text: str
+    params: list[Any]
+    value: Any
+    is_key: bool = False
+
+
+def _parts(key: str, captured: Captured, names: Names) -> list[_Part]:
     compiler, row = captured.compiler, captured.row
     query = compiler.query
     _check_key(key, query.model, row)
     quote = compiler.connection.ops.quote_name
-    columns: list[str] = []
-    values: list[str] = []
-    params: list[Any] = []
+    parts = []
     for field in query.fields:
+        column = quote(field.column)
         if field.attname == "bucket":  # a reserved name: the framework's own column
-            text, own = "%s::integer", [Slot(BUCKET_SLOT)]
-        else:
-            value = compiler.pre_save_val(field, row)
-            if isinstance(value, DatabaseDefault):
-                continue  # the column's own default, which Postgres knows
-            _check_value(field, value, names)
-            prepared = compiler.prepare_value(field, value)
-            text, own = compiler.field_as_sql(
-                field, getattr(field, "get_placeholder", None), prepared
-            )
-        columns.append(quote(field.column))
-        values.append(text)
-        params.extend(own)
-    table = quote(query.get_meta().db_table)
-    into = f"INSERT INTO {table} ({', '.join(columns)})"
-    return f"{into} SELECT {', '.join(values)} FROM {OWN}", params  # noqa: S608 - Django's SQL
+            parts.append(_Part(column, "%s::integer", [Slot(BUCKET_SLOT)], None))
+            continue
+        value = compiler.pre_save_val(field, row)
+        if isinstance(value, DatabaseDefault):
+            continue  # the column's own default, which Postgres knows
+        _check_value(field, value, names)
+        prepared = compiler.prepare_value(field, value)
+        text, own = compiler.field_as_sql(field, getattr(field, "get_placeholder", None), prepared)
+        parts.append(_Part(column, text, list(own), value, field.primary_key))
+    return parts
+
+
+def _into(model: Any, parts: Sequence[_Part]) -> str:
+    columns = ", ".join(part.column for part in parts)
+    return f'INSERT INTO "{model._meta.db_table}" ({columns})'
+
+
+def _insert(model: Any, parts: Sequence[_Part]) -> tuple[str, list[Any]]:
+    values = ", ".join(part.text for part in parts)
+    params = [param for part in parts for param in part.params]
+    return f"{_into(model, parts)} SELECT {values} FROM {OWN}", params  # noqa: S608 - Django's SQL
+
+
+def _batch(model: Any, parts: Sequence[_Part], returned: str) -> BatchInsert:
+    keys = [p.value for p in parts if p.is_key and isinstance(p.value, Param)]
+    table, column = model._meta.db_table, model._meta.pk.column
+    return BatchInsert(
+        into=_into(model, parts),
+        values=tuple(_of_item(part) for part in parts),
+        bare=tuple(p.value.name if isinstance(p.value, Param) else "" for p in parts),
+        returned=f'"{table}"."{column}" AS {PRIMARY_KEY}, {returned}',
+        key=keys[0].name if keys and keys[0].pg_type in EXACT_TYPES else "",
+    )
+
+
+def _of_item(part: _Part) -> str:
+    text, slots = number_parameters(part.text, part.params, symbol=ITEM + '."{1}"')
+    if slots == (BUCKET_SLOT,):
+        # The guard triggers look when a row is written, which is right after its values are made.
+        return f"set_config('sp.bucket', {ITEM}.\"{BUCKET_SLOT}\"::text, true)::integer"
+    return text
 
 
 def _check_key(key: str, model: Any, row: Any) -> None:

@@ -40,6 +40,25 @@ class Call(msgspec.Struct, array_like=True):
     trace: str = ""  # the `traceparent` of the dispatcher's span
 
 
+class ManyCall(msgspec.Struct, array_like=True):
+    """The items of a batch that lie on one shard: a column of texts for each declared parameter.
+
+    A text is None where an item lacks the parameter or gives null. The buckets are those of the
+    items, each once and ascending, each with the epoch at which the caller believes it owned.
+    The answer is the JSON of the rows in the order of the items, with LF between them.
+    """
+
+    columns: list[list[str | None]]
+    buckets: list[int]
+    epochs: list[int]
+    principal: str = ""
+    request_id: str = ""
+    idempotency_key: str = ""
+    fingerprint: bytes = b""
+    hop: bool = False
+    trace: str = ""
+
+
 class Replayed(NamedTuple):
     """The answer of a write that was done before under the same key."""
 
@@ -65,12 +84,14 @@ class GroupPart(msgspec.Struct, array_like=True):
 
 _encoder = msgspec.msgpack.Encoder()
 _call = msgspec.msgpack.Decoder(Call)
+_many = msgspec.msgpack.Decoder(ManyCall)
 _page = msgspec.msgpack.Decoder(PagePart)
 _groups = msgspec.msgpack.Decoder(GroupPart)
 _plain = msgspec.msgpack.Decoder()
 
 encode = _encoder.encode
 decode_call = _call.decode
+decode_many = _many.decode
 decode_page = _page.decode
 decode_groups = _groups.decode
 decode_plain = _plain.decode

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property
 
-from modeldefs.kit.buckets import BUCKET_COUNT
+from modeldefs.kit.buckets import BUCKET_COUNT, ranges_of
 from modeldefs.wire.problems import Problem, StaleEpoch, WrongShard
 from shardnode.storage.meta import OWNED, BucketFacts, OwnerRange
 
@@ -101,20 +101,6 @@ class OwnershipView:
             return None
         owner = self.owners[place]
         return owner if owner.first <= bucket <= owner.last else None
-
-
-def ranges_of(buckets: Iterable[int]) -> Iterable[tuple[int, int]]:
-    """Yield ascending buckets as ranges, first to last inclusive."""
-    first = last = -2
-    for bucket in buckets:
-        if bucket == last + 1:
-            last = bucket
-            continue
-        if first >= 0:
-            yield first, last
-        first = last = bucket
-    if first >= 0:
-        yield first, last
 
 
 def refusal(view: OwnershipView, verdict: Verdict, bucket: int | None) -> Problem | None:

@@ -14,6 +14,8 @@ from modeldefs.kit.answers import groups_outcome, page_outcome
 from modeldefs.kit.asks import ONE_SHARD, Ask, Outcome, PageOutcome, Shards, Written
 from modeldefs.kit.buckets import BUCKET_COUNT, bucket_of
 from modeldefs.kit.exports import Exports
+from modeldefs.kit.many import ManyEndpoint
+from modeldefs.kit.many_answers import Part, fate_of, refusal
 from modeldefs.wire import calls
 from modeldefs.wire.problems import DeadlineExceeded, Internal, Problem
 from shardnode.guard.keeper import Keeper
@@ -66,6 +68,8 @@ class LocalBackend:
         """Answer the ask by calling ``done`` once."""
         if ask.is_export:
             return self._export(ask, done)
+        if isinstance(ask.served.endpoint, ManyEndpoint):
+            return self._submit_many(ask.served.endpoint, ask, done)
         try:
             place, shards = self._whereabouts(ask)
         except Problem as problem:
@@ -95,6 +99,37 @@ class LocalBackend:
         place = self._place(ask)
         return place, self._shards(ask, place)
 
+    def _submit_many(
+        self, endpoint: ManyEndpoint, ask: Ask, done: Done
+    ) -> Callable[[], None] | None:
+        """Write a batch whose items are all owned here, or refuse it whole."""
+        view = self._keeper.state.view
+        places = range(len(ask.item_keys()))
+        buckets = sorted({int(bucket_of(key)) for key in ask.item_keys()})
+
+        def tell(outcome: Outcome) -> None:
+            if isinstance(outcome, Problem):
+                part = Part(places, fate_of(outcome), problem=outcome)
+                outcome = refusal([part], is_keyed=ask.idempotency_key != "")
+            done(outcome)
+
+        wait = _Wait(ask, ONE_SHARD, tell)
+        try:
+            for bucket in buckets:
+                self._keeper.check(bucket, None)
+        except Problem as problem:
+            wait.on_part(problem)
+            return None
+        epochs = [view.epochs[bucket] for bucket in buckets]
+        call = ask.many_call(places, buckets, epochs, is_hop=False)
+        deadline = self._loop.time() + ask.timeout_ms / 1_000
+        self._executor.run_many(endpoint, call, deadline, wait.on_part)
+        if not wait.is_over:
+            wait.timer = self._loop.call_later(
+                ask.timeout_ms / 1_000 + GRACE_S, wait.on_deadline, None
+            )
+        return None
+
     def _place(self, ask: Ask) -> Place:
         view = self._keeper.state.view
         if ask.plan is None:
@@ -118,6 +153,9 @@ class LocalBackend:
 def _outcome(ask: Ask, part: object, shards: Shards) -> Outcome:
     if isinstance(part, Problem):
         return part
+    if isinstance(part, bytes | calls.Replayed) and ask.served.endpoint.is_many:
+        body = part if isinstance(part, bytes) else part.body
+        return Written(b"[%b]" % body.replace(b"\n", b","), isinstance(part, calls.Replayed))
     if isinstance(part, bytes):
         return Written(part) if ask.plan is None else PageOutcome(part, None, False, shards)
     if isinstance(part, calls.Replayed):

@@ -17,6 +17,7 @@ import msgspec
 from modeldefs.kit.aggregates import GROUPS_MAX, GroupStatement
 from modeldefs.kit.catalog import Catalog
 from modeldefs.kit.endpoints import Endpoint
+from modeldefs.kit.many import ManyEndpoint
 from modeldefs.kit.plans import ReadPlan
 from modeldefs.kit.statements import LIMIT_SLOT, Statement
 from modeldefs.wire import calls
@@ -32,6 +33,7 @@ from modeldefs.wire.problems import (
 )
 from shardnode.runtime.lane_pool import LanePool
 from shardnode.runtime.lanes import Lane, LaneError
+from shardnode.runtime.many_writes import ManyWrites
 from shardnode.runtime.point_reads import PointReads, PointStatement
 from shardnode.runtime.rows import RowEncoder, array_literal, load_rows, text_of_key
 from shardnode.runtime.sqlstates import problem_of_sqlstate
@@ -95,6 +97,7 @@ class Executor:
         slow: LanePool,
         points: PointReads,
         writer: Writes,
+        many: ManyWrites,
         shard: str,
         clock: Callable[[], float],
         rows: Sequence[Row] = (),
@@ -106,6 +109,7 @@ class Executor:
         self._quick, self._slow, self._writer = quick, slow, writer
         self._points = points
         self.shard = shard
+        self._many = many
         self._clock = clock
         self._by_number = catalog.by_number
         self._ready: dict[tuple[int, int, int, bool], tuple[ReadPlan, _Ready]] = {}
@@ -153,6 +157,22 @@ class Executor:
             logger.exception("call.failed", extra={"endpoint": endpoint.name})
             done(Internal())
         return None
+
+    def run_many(
+        self, endpoint: ManyEndpoint, call: calls.ManyCall, deadline: float, done: Done
+    ) -> None:
+        """Run a batch and hand its outcome to ``done``, once: as a write, it is not given up."""
+        try:
+            if deadline <= self._clock():
+                raise DeadlineExceeded
+            for bucket, epoch in zip(call.buckets, call.epochs, strict=False):
+                self._ownership.check(bucket, epoch)
+            self._many.submit(endpoint, call, deadline, done)
+        except Problem as problem:
+            done(problem)
+        except Exception:
+            logger.exception("call.failed", extra={"endpoint": endpoint.name})
+            done(Internal())
 
     def _check(
         self, endpoint: Endpoint[Any, Any], call: calls.Call, place: Place, deadline: float

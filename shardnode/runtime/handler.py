@@ -15,6 +15,7 @@ from django.conf import settings
 from modeldefs.kit.apps import current_catalog
 from modeldefs.kit.front import DataFront, problem_reply
 from modeldefs.kit.handler import BODY_BYTES_MAX, EndpointHandler
+from modeldefs.kit.many import ManyEndpoint
 from modeldefs.kit.watching import Ended, Watch
 from modeldefs.wire import calls
 from modeldefs.wire.cursors import FORMAT
@@ -41,6 +42,7 @@ from shardnode.runtime.executor import Cancel, Executor, Outcome, Place, encode_
 from shardnode.runtime.lane_pool import LanePool
 from shardnode.runtime.lane_statements import LANE_COLUMNS
 from shardnode.runtime.lanes import LaneLimits
+from shardnode.runtime.many_writes import ManyWrites
 from shardnode.runtime.mutations import Writer
 from shardnode.runtime.point_reads import SESSION as POINT_SESSION
 from shardnode.runtime.point_reads import PointReads
@@ -52,6 +54,7 @@ QUICK_LANES = 3
 SLOW_LANES = 3
 SLOW_IN_FLIGHT_MAX = 16  # on a lane: enough that Postgres never waits for the next one
 WRITE_LANES = 3  # while one waits for its commit, the next tick's writes take another
+MANY_LANES = 2
 ROWS_BODY_BYTES_MAX = 16 * 1024 * 1024
 ROWS_PATH = b"/_node/rows/"
 
@@ -72,29 +75,26 @@ class NodeHandler(EndpointHandler):
         self._calls = endpoint_table("calls", names)
         self._call_rows = [self._calls.rows[name] for name in names]
         self._unknown_row = self._calls.rows[UNKNOWN]
-        self._lanes = Table.of("lanes", LANE_COLUMNS, ("quick", "slow", "point", "write"))
+        self._lanes = Table.of("lanes", LANE_COLUMNS, ("quick", "slow", "point", "write", "many"))
         self._watch = Watch(
             names,
             folder=MeterFolder(self._config.folder / "metrics"),
             tuning=tuning,
             tables=(self._calls, self._lanes),
         )
-        wait_s = tuning.lane_wait_ms / 1_000
-        limits = LaneLimits(wait_s=wait_s)
-        # What is slow waits outside of the lanes, where its turn has a limit.
-        slow = LaneLimits(wait_s=wait_s, batch_max=1, in_flight_max=SLOW_IN_FLIGHT_MAX)
-        self._quick = LanePool(self._config.ro_dsn, QUICK_LANES, limits)
-        self._slow = LanePool(self._config.ro_dsn, SLOW_LANES, slow)
-        self._points = LanePool(self._config.ro_dsn, POINT_LANES, limits, session=POINT_SESSION)
-        writing = LanePool(
-            self._config.rw_dsn, WRITE_LANES, limits, commits=True, session=WRITE_SESSION
-        )
-        self._pools = (self._quick, self._slow, self._points, writing)
+        self._make_lanes(tuning.lane_wait_ms)
+        self._pools = (self._quick, self._slow, self._points, self._writing, self._batching)
         self._watch.every_tick(self._fill_lanes)
         self._writes = Writes(
             catalog=self._catalog,
-            lanes=writing,
+            lanes=self._writing,
             writer=Writer(shard=self._config.name, clock=self._loop.time),
+            shard=self._config.name,
+            clock=self._loop.time,
+        )
+        self._many = ManyWrites(
+            catalog=self._catalog,
+            lanes=self._batching,
             shard=self._config.name,
             clock=self._loop.time,
         )
@@ -105,9 +105,26 @@ class NodeHandler(EndpointHandler):
             slow=self._slow,
             points=PointReads(self._points, shard=self._config.name),
             writer=self._writes,
+            many=self._many,
             shard=self._config.name,
             clock=self._loop.time,
             rows=self._call_rows,
+        )
+
+    def _make_lanes(self, lane_wait_ms: int) -> None:
+        wait_s = lane_wait_ms / 1_000
+        limits = LaneLimits(wait_s=wait_s)
+        # What is slow waits outside of the lanes, where its turn has a limit.
+        slow = LaneLimits(wait_s=wait_s, batch_max=1, in_flight_max=SLOW_IN_FLIGHT_MAX)
+        self._quick = LanePool(self._config.ro_dsn, QUICK_LANES, limits)
+        self._slow = LanePool(self._config.ro_dsn, SLOW_LANES, slow)
+        self._points = LanePool(self._config.ro_dsn, POINT_LANES, limits, session=POINT_SESSION)
+        self._writing = LanePool(
+            self._config.rw_dsn, WRITE_LANES, limits, commits=True, session=WRITE_SESSION
+        )
+        batches = LaneLimits(wait_s=wait_s, batch_max=1)
+        self._batching = LanePool(
+            self._config.rw_dsn, MANY_LANES, batches, commits=True, session=WRITE_SESSION
         )
 
     async def started(self) -> None:
@@ -117,6 +134,7 @@ class NodeHandler(EndpointHandler):
         await self._slow.open()
         await self._points.open()
         await self._writes.open()
+        await self._many.open()
         secret = self._config.rw_dsn.encode()
         label = b"shardpoint node cursor %d" % FORMAT
         self.install(
@@ -133,6 +151,7 @@ class NodeHandler(EndpointHandler):
     async def stopped(self) -> None:
         """Finish what runs and close the lanes."""
         await self._writes.close()
+        await self._many.close()
         await self._quick.close()
         await self._slow.close()
         await self._points.close()
@@ -184,6 +203,9 @@ class NodeHandler(EndpointHandler):
         number = record.endpoint
         try:
             endpoint = self._executor.endpoint(number)
+            if isinstance(endpoint, ManyEndpoint):
+                self._on_batch(endpoint, record, answer, begun)
+                return
             call = calls.decode_call(record.body)
         except Problem as problem:
             self._refuse(number, problem, perf_counter() - begun, answer)
@@ -224,6 +246,26 @@ class NodeHandler(EndpointHandler):
         if give_up is not None and not ended:
             running[record.request_id] = give_up
 
+    def _on_batch(
+        self, endpoint: ManyEndpoint, record: RequestRecord, answer: Answer, begun: float
+    ) -> None:
+        call = calls.decode_many(record.body)
+        deadline = self._loop.time() + record.deadline_ms / 1_000
+
+        def done(outcome: Outcome) -> None:
+            took_s = perf_counter() - begun
+            if isinstance(outcome, Problem):
+                self._refuse(endpoint.number, outcome, took_s, answer)
+                self._note(endpoint.name, call, outcome.status, outcome.code, took_s)
+                return
+            status, body = encode_outcome(outcome)
+            count(self._call_rows[endpoint.number], OK, took_s, len(body))
+            if took_s >= self._watch.slow_s:
+                self._note(endpoint.name, call, status, "ok", took_s)
+            answer(status, body)
+
+        self._executor.run_many(endpoint, call, deadline, done)
+
     def _refuse(self, number: int, problem: Problem, took_s: float, answer: Answer) -> None:
         known = number < len(self._call_rows)
         row = self._call_rows[number] if known else self._unknown_row
@@ -231,7 +273,14 @@ class NodeHandler(EndpointHandler):
         count_problem(row, problem.code, took_s, len(body))
         answer(status, body)
 
-    def _note(self, name: str, call: calls.Call, status: int, code: str, took_s: float) -> None:
+    def _note(
+        self,
+        name: str,
+        call: calls.Call | calls.ManyCall,
+        status: int,
+        code: str,
+        took_s: float,
+    ) -> None:
         event = "call.failed" if status >= 500 else "call.slow"
         trace = parse_traceparent(call.trace.encode()) if call.trace else None
         trace_id = trace.trace_id if trace is not None else ""

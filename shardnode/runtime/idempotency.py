@@ -45,7 +45,7 @@ def scope_of(principal: str, endpoint: str, key: str) -> str:
     return hashlib.blake2b(joined, digest_size=16, person=b"sp-idempotency").hexdigest()
 
 
-def key_of(endpoint: Endpoint[Any, Any], call: calls.Call) -> WriteKey | None:
+def key_of(endpoint: Endpoint[Any, Any], call: calls.Call | calls.ManyCall) -> WriteKey | None:
     """Return the key that a call came with; None if it has none and is done each time."""
     if not call.idempotency_key:
         return None

@@ -8,7 +8,7 @@ or JSON that goes through as it is.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 from psycopg.adapt import Transformer
@@ -73,9 +73,17 @@ def load_rows(
     return transformer.load_rows(0, count, make_row)
 
 
-def array_literal(texts: Sequence[str]) -> bytes:
-    """Return the text form of a Postgres array, every element quoted."""
-    quoted = ('"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"' for text in texts)
+def array_literal(texts: Sequence[str | None]) -> bytes:
+    """Return the text form of a Postgres array, every element quoted, None as NULL."""
+    if None not in texts:
+        known = cast("Sequence[str]", texts)
+        plain = "".join(known)
+        if known and '"' not in plain and "\\" not in plain:  # most are, and this is quicker
+            return ('{"' + '","'.join(known) + '"}').encode()
+    quoted = (
+        "NULL" if text is None else '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+        for text in texts
+    )
     return ("{" + ",".join(quoted) + "}").encode()
 
 

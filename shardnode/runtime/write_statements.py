@@ -33,11 +33,11 @@ _OWN_ROW = (
     " WHERE b.bucket = {bucket}::integer AND b.epoch = {epoch}::bigint AND b.state = 'owned'"
     "{unseen} FOR SHARE OF b)"
 )
-_UNSEEN = (
+UNSEEN = (
     " AND NOT EXISTS (SELECT FROM sp_idempotency i"
     " WHERE i.bucket = {bucket}::integer AND i.scope = {scope}::uuid)"
 )
-_KEEP = (
+KEEP = (
     "INSERT INTO sp_idempotency (bucket, scope, fingerprint, hop, body)"  # noqa: S608
     " SELECT {bucket}::integer, {scope}::uuid, {fingerprint}::bytea, {hop}::boolean, {answer}"
     f" FROM {OWN}{{found}} RETURNING body"
@@ -81,9 +81,9 @@ def keyed_statement(plan: WritePlan) -> WriteStatement:
     own = _OWN_ROW.format(
         bucket=bucket,
         epoch=places.of(EPOCH_SLOT),
-        unseen=_UNSEEN.format(bucket=bucket, scope=scope),
+        unseen=UNSEEN.format(bucket=bucket, scope=scope),
     )
-    keep = _KEEP.format(
+    keep = KEEP.format(
         bucket=bucket,
         scope=scope,
         fingerprint=places.of(FINGERPRINT_SLOT),

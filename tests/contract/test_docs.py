@@ -136,7 +136,13 @@ def test_every_problem_is_explained() -> None:
 def test_every_input_error_is_explained() -> None:
     """Each code of `errors[]` that the request reader or a parameter gives is in docs/http.md."""
     codes = set()
-    for name in ("requests.py", "parameters.py", "front.py"):
+    for name in (
+        "requests.py",
+        "json_bodies.py",
+        "many_requests.py",
+        "parameters.py",
+        "front.py",
+    ):
         tree = ast.parse((ROOT / "modeldefs/kit" / name).read_text(encoding="utf-8"))
         for node in ast.walk(tree):
             called = getattr(getattr(node, "func", None), "id", "")

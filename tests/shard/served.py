@@ -28,6 +28,8 @@ class ServedShard:
 
     ro_dsn: str
     rw_dsn: str = ""
+    admin_dsn: str = ""  # a superuser's
+    schema: str = ""
 
 
 @contextmanager
@@ -49,7 +51,7 @@ def served_shard(
         with wrapper.cursor() as cursor:
             # As a bulk load: rows of many buckets come in one session.
             cursor.execute("SELECT set_config('sp.load', 'on', false)")
-        yield ServedShard(node["ro_dsn"], node["rw_dsn"])
+        yield ServedShard(node["ro_dsn"], node["rw_dsn"], admin_dsn, names.schema)
     finally:
         wrapper.close()
         del connections[ALIAS]

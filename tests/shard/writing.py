@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import psycopg
@@ -13,10 +14,12 @@ import uvloop
 from modeldefs.kit.buckets import bucket_of
 from modeldefs.kit.catalog import Catalog, shard_key_parameter
 from modeldefs.kit.endpoints import Endpoint
+from modeldefs.kit.many import ManyEndpoint
 from modeldefs.wire import calls
 from modeldefs.wire.problems import Problem
 from shardnode.runtime.lane_pool import LanePool
 from shardnode.runtime.lanes import LaneLimits
+from shardnode.runtime.many_writes import ManyWrites
 from shardnode.runtime.mutations import Writer
 from shardnode.runtime.write_runs import WRITE_SESSION
 from shardnode.runtime.writes import Writes
@@ -65,6 +68,12 @@ class WritingNode:
             clock=clock,
         )
         await writes.open()
+        many_pool = LanePool(
+            self.shard.rw_dsn, lanes, replace(LIMITS, batch_max=1), commits=True,
+            session=WRITE_SESSION,
+        )  # fmt: skip
+        self.many = ManyWrites(catalog=self.catalog, lanes=many_pool, shard="s1", clock=clock)
+        await self.many.open()
         return writes
 
     def begin(self, name: str, **options: Any) -> asyncio.Future[Any]:
@@ -80,6 +89,25 @@ class WritingNode:
         except Problem as problem:
             answered.set_result(problem)
         return answered
+
+    def begin_many(
+        self, name: str, items: Sequence[dict[str, Any]], **options: Any
+    ) -> asyncio.Future[Any]:
+        """Send a batch; the future brings what the node answers."""
+        endpoint = self.catalog.endpoints[name]
+        assert isinstance(endpoint, ManyEndpoint)
+        answered: asyncio.Future[Any] = self.loop.create_future()
+        deadline = self.loop.time() + options.get("deadline_s", PATIENCE_S)
+        try:
+            call = many_call_of(endpoint, items, **options)
+            self.many.submit(endpoint, call, deadline, answered.set_result)
+        except Problem as problem:
+            answered.set_result(problem)
+        return answered
+
+    def do_many(self, name: str, items: Sequence[dict[str, Any]], **options: Any) -> Any:
+        """Send one batch and return its answer."""
+        return self.together(lambda: self.begin_many(name, items, **options))[0]
 
     def together(self, *asked: Callable[[], asyncio.Future[Any]]) -> list[Any]:
         """Send writes in one tick of the loop and return their answers."""
@@ -100,9 +128,21 @@ class WritingNode:
             cursor = connection.execute(text, params)
             return list(cursor.fetchall()) if cursor.description else []
 
+    @contextmanager
+    def leaving(self, bucket: int) -> Iterator[None]:
+        """Have a bucket on its way to another shard."""
+        state = f"UPDATE {self.shard.schema}.sp_bucket SET state = %s WHERE bucket = %s"
+        with psycopg.connect(self.shard.admin_dsn, autocommit=True) as admin:
+            admin.execute(state, ("leaving", bucket))
+            try:
+                yield
+            finally:
+                admin.execute(state, ("owned", bucket))
+
     def close(self) -> None:
         """Close lanes and loop."""
         self.run(self.writes.close())
+        self.run(self.many.close())
         self.loop.close()
 
 
@@ -135,3 +175,22 @@ def call_of(endpoint: Endpoint[Any, Any], **options: Any) -> tuple[calls.Call, i
         hop=options.get("hop", False),
     )
     return call, options.get("bucket", bucket)
+
+
+def many_call_of(
+    endpoint: ManyEndpoint, items: Sequence[dict[str, Any]], **options: Any
+) -> calls.ManyCall:
+    """Return a batch of these items, at epoch 0."""
+    columns = [
+        [item.get(spec.name, spec.default) for item in items] for spec in endpoint.parameters
+    ]
+    buckets = sorted({int(bucket_of(item[shard_key_parameter(endpoint)])) for item in items})
+    return calls.ManyCall(
+        columns,
+        options.get("buckets", buckets),
+        [options.get("epoch", 0)] * len(buckets),
+        principal=options.get("principal", "k1"),
+        idempotency_key=options.get("key", ""),
+        fingerprint=options.get("fingerprint", b"f"),
+        hop=options.get("hop", False),
+    )

@@ -9,12 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modeldefs.kit.buckets import BUCKET_COUNT
+from modeldefs.kit.buckets import BUCKET_COUNT, ranges_of
 from modeldefs.wire.problems import StaleEpoch, WrongShard
 from shardnode.guard.ownership import (
     OwnershipView,
     Verdict,
-    ranges_of,
     refusal,
     standalone_view,
 )

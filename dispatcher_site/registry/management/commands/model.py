@@ -16,9 +16,11 @@ from modeldefs.kit.apps import current_catalog
 from modeldefs.kit.catalog import Catalog, shard_key_parameter
 from modeldefs.kit.endpoints import Endpoint
 from modeldefs.kit.errors import DefinitionError
+from modeldefs.kit.many import ManyEndpoint, insert_of, variant_of
 from modeldefs.kit.plans import ReadPlan
 from modeldefs.kit.tracing import presence_sets
 from modeldefs.kit.wireforms import form_of
+from modeldefs.kit.write_plans import ITEM
 
 REASONS = {
     "targeted": "one shard: the owner of the key",
@@ -28,6 +30,7 @@ REASONS = {
 }
 
 AS_STATEMENT = "one prepared statement, group commit"
+AS_BATCH = "one prepared statement for all items of a shard"
 IN_PYTHON = "Python in a thread"
 
 
@@ -146,7 +149,10 @@ class Command(ControlCommand):
         unknown = sorted(set(given or ()) - set(endpoint.by_name))
         if unknown:
             raise CommandError(f"{endpoint.name} has no parameter {', '.join(unknown)}")
-        rows = [_explained_write(catalog, endpoint, names) for names in sets]
+        if isinstance(endpoint, ManyEndpoint):
+            rows = [_explained_batch(catalog, endpoint, names) for names in sets]
+        else:
+            rows = [_explained_write(catalog, endpoint, names) for names in sets]
         if options["json"]:
             self.answer(rows, [], as_json=True)
             return
@@ -221,6 +227,27 @@ def _explained_write(
         "parameters": []
         if isinstance(plan, str)
         else [f"${n + 1} {slot}" for n, slot in enumerate(plan.slots)],
+    }
+
+
+def _explained_batch(
+    catalog: Catalog, endpoint: ManyEndpoint, names: frozenset[str]
+) -> dict[str, Any]:
+    """Return how items with these parameters are written; ``sp_item`` has a row for each item."""
+    every = frozenset(endpoint.by_name)
+    whole = insert_of(catalog.write_plan(endpoint.single, every))
+    insert = variant_of(whole, insert_of(catalog.write_plan(endpoint.single, names)), names)
+    shared = insert is whole and names != every
+    return {
+        "endpoint": endpoint.name,
+        "given": ", ".join(sorted(names)),
+        "methods": ", ".join(endpoint.methods),
+        "reach": "list",
+        "reason": f"one transaction on each owner of {shard_key_parameter(endpoint)}, with all of "
+        "its items; the shards apart from each other",
+        "runs": AS_BATCH + (", the same as with all parameters" if shared else ""),
+        "sql": f"{insert.into} SELECT {', '.join(insert.values)} FROM {ITEM}",  # noqa: S608
+        "parameters": [f"{ITEM}.{spec.name} {spec.pg_type}" for spec in endpoint.parameters],
     }
 
 

@@ -1,0 +1,223 @@
+"""Answering one batch: its items to their owners, one call for each, and one outcome of all.
+
+Each shard writes its items together or not at all; the shards do not wait for each other. So the
+outcome comes when every shard has answered, at the deadline at the latest: the rows of all items,
+or a problem that says of each item whether it was written.
+
+A refusal that says our map is old wrote nothing: those items are grouped anew, once. A call whose
+connection broke is sent again, once, as it was and to the same shard, under the key of its first
+try: so it is done once, whatever became of that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable
+from functools import partial
+
+from dispatcher_site.gateway.deadlines import Deadlines
+from dispatcher_site.gateway.refusals import MOVED, problem_of, untrusted
+from dispatcher_site.gateway.routing_state import RoutingKeeper
+from dispatcher_site.gateway.streams import Streams
+from dispatcher_site.gateway.tries import HOP_MS, TRIES_MAX, Done, final, try_later
+from dispatcher_site.routing.grouping import Group, group_items
+from modeldefs.kit.asks import Ask, Outcome, Written
+from modeldefs.kit.many_answers import Fate, Part, fate_of, joined, refusal, split_rows
+from modeldefs.wire import calls
+from modeldefs.wire.frames import NO_BUCKET, NO_REQUEST
+from modeldefs.wire.problems import (
+    DeadlineExceeded,
+    Internal,
+    Problem,
+    ShardFault,
+    ShardUnavailable,
+)
+
+logger = logging.getLogger(__name__)
+
+
+class _Leg:
+    """The call to one shard."""
+
+    __slots__ = ("body", "epoch", "group", "request_id", "tries", "was_lost", "was_moved")
+
+    def __init__(self, group: Group, body: bytes, epoch: int, *, was_moved: bool) -> None:
+        self.group, self.body, self.epoch = group, body, epoch
+        self.was_moved = was_moved  # its items were refused once as another shard's
+        self.was_lost = False  # a try may have been committed
+        self.tries = 0
+        self.request_id = NO_REQUEST
+
+
+class Many:
+    """One batch under way."""
+
+    __slots__ = (
+        "_ask", "_deadlines", "_done", "_keeper", "_legs", "_loop", "_moved", "_parts",
+        "_streams", "deadline", "is_over",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        ask: Ask,
+        done: Done,
+        *,
+        keeper: RoutingKeeper,
+        streams: Streams,
+        deadlines: Deadlines,
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        self._ask, self._done = ask, done
+        self._keeper, self._streams, self._deadlines, self._loop = keeper, streams, deadlines, loop
+        self.deadline = loop.time() + ask.timeout_ms / 1_000
+        self.is_over = False
+        self._legs: list[_Leg] = []  # that are not answered yet
+        self._moved: list[int] = []  # items that wait for a newer map
+        self._parts: list[Part] = []
+
+    def begin(self) -> None:
+        """Send every item to whom the current map says owns it."""
+        self._deadlines.watch(self)
+        self._start(range(len(self._ask.item_keys())), was_moved=False)
+        self._settle()
+
+    def _start(self, places: Iterable[int], *, was_moved: bool) -> None:
+        shard_map = self._keeper.state.shard_map
+        if shard_map is None:
+            problem = ShardUnavailable("the cluster has no shard map yet")
+            self._parts.append(Part(list(places), Fate.REFUSED, problem=problem))
+            return
+        started = []
+        for group in group_items(shard_map, self._ask.item_keys(), places):
+            buckets = sorted(group.epochs)
+            epochs = [group.epochs[bucket] for bucket in buckets]
+            call = self._ask.many_call(group.places, buckets, epochs, is_hop=True)
+            leg = _Leg(group, calls.encode(call), shard_map.epoch, was_moved=was_moved)
+            self._legs.append(leg)
+            started.append(leg)
+        for leg in started:
+            self._send(leg)
+
+    def _send(self, leg: _Leg) -> None:
+        leg.tries += 1
+        shard = leg.group.shard
+        client = self._streams.client(shard)
+        if client is None:
+            self._refused(leg, problem_of(self._streams, shard, 0, b"refused"), fate=Fate.REFUSED)
+            return
+        if self._ask.trace is not None:
+            self._ask.trace.sent(shard)
+        left_ms = int((self.deadline - self._loop.time()) * 1_000) - HOP_MS
+        leg.request_id = client.send(
+            endpoint=self._ask.served.endpoint.number,
+            flags=0,
+            deadline_ms=max(1, left_ms),
+            epoch=leg.epoch,
+            bucket=NO_BUCKET,
+            body=leg.body,
+            done=partial(self._on_answer, leg),
+        )
+
+    def _on_answer(self, leg: _Leg, status: int, body: bytes) -> None:
+        if self.is_over:
+            return
+        leg.request_id = NO_REQUEST
+        shard = leg.group.shard
+        if self._ask.trace is not None:
+            self._ask.trace.answered(shard)
+        if status in (calls.WHOLE, calls.REPLAYED):
+            rows = split_rows(body)
+            if len(rows) == len(leg.group.places):
+                is_replay = status == calls.REPLAYED and self._ask.idempotency_key != ""
+                self._end(leg, Part(leg.group.places, Fate.WRITTEN, rows, is_replay))
+            else:
+                self._refused(leg, untrusted(shard), fate=Fate.UNKNOWN)
+            self._settle()
+            return
+        problem = problem_of(self._streams, shard, status, body)
+        in_time = self._loop.time() < self.deadline
+        if problem.code in MOVED and in_time and not (leg.was_moved or leg.was_lost):
+            self._legs.remove(leg)
+            self._moved += leg.group.places
+            try_later(problem, self._regroup, keeper=self._keeper, loop=self._loop)
+            return
+        if problem.code == "shard-reset" and in_time and leg.tries < TRIES_MAX:
+            leg.was_lost = True
+            try_later(problem, partial(self._again, leg), keeper=self._keeper, loop=self._loop)
+            return
+        problem = final(problem, shard)
+        # Of a try that was lost, the refusal of the next one tells nothing unless it was looked
+        # for under its key, which is the last thing that a node does.
+        is_unknown = leg.was_lost and problem.code != "conflict"
+        fate = Fate.UNKNOWN if is_unknown else _fate(status, problem)
+        self._refused(leg, problem, fate=fate)
+        self._settle()
+
+    def _again(self, leg: _Leg) -> None:
+        if not self.is_over:
+            self._send(leg)
+            self._settle()
+
+    def _regroup(self) -> None:
+        places, self._moved = sorted(self._moved), []
+        if places and not self.is_over:
+            self._start(places, was_moved=True)
+            self._settle()
+
+    def _refused(self, leg: _Leg, problem: Problem, *, fate: Fate) -> None:
+        group = leg.group
+        self._end(leg, Part(group.places, fate, problem=problem, shard=group.shard))
+
+    def _end(self, leg: _Leg, part: Part) -> None:
+        if leg in self._legs:
+            self._legs.remove(leg)
+            self._parts.append(part)
+
+    def _settle(self) -> None:
+        """Give the outcome if nothing is under way any more."""
+        if self._legs or self._moved or self.is_over:
+            return
+        outcome: Outcome
+        try:
+            if all(part.problem is None for part in self._parts):
+                replayed = all(part.is_replay for part in self._parts)
+                outcome = Written(joined(self._parts), replayed=replayed)
+            else:
+                outcome = refusal(self._parts, is_keyed=self._ask.idempotency_key != "")
+        except Exception:
+            logger.exception("answer.failed", extra={"request_id": self._ask.request_id})
+            outcome = Internal()
+        self.is_over = True
+        self._done(outcome)
+
+    def on_deadline(self) -> None:
+        """Stop waiting: what was sent may still be committed, what waits for a map was not."""
+        if self._moved:
+            problem = DeadlineExceeded()
+            self._parts.append(Part(sorted(self._moved), Fate.REFUSED, problem=problem))
+            self._moved = []
+        for leg in list(self._legs):
+            shard = leg.group.shard
+            self._forget(leg)
+            fault = ShardFault(shard, "deadline-exceeded", self._ask.timeout_ms)
+            self._refused(leg, DeadlineExceeded(shards=[fault]), fate=Fate.UNKNOWN)
+        self._settle()
+
+    def _forget(self, leg: _Leg) -> None:
+        client = self._streams.client(leg.group.shard)
+        if client is not None and leg.request_id != NO_REQUEST:
+            client.forget(leg.request_id)
+
+    def give_up(self) -> None:
+        """The client is gone: what was sent is written or not, and nobody is told."""
+        self.is_over = True
+        for leg in self._legs:
+            self._forget(leg)
+
+
+def _fate(status: int, problem: Problem) -> Fate:
+    """Return what a refusal says of its items: the node's own words, or the stream's end."""
+    if status == 504:
+        return Fate.REFUSED  # a node says so of a statement that it took back or never began
+    return fate_of(problem)

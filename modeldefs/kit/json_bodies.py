@@ -1,0 +1,93 @@
+"""The JSON text of a body: strict, bounded in depth, and with doubled names remembered."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from typing import Any, NoReturn
+
+from modeldefs.kit.parameters import NumberToken
+from modeldefs.wire.problems import InputError, InvalidRequest
+
+BODY_DEPTH_MAX = 32
+
+# A string with its escapes, or as far as it goes; or a bracket outside of one.
+_BRACKETS = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"?|[\[{]|[\]}]', re.DOTALL)
+
+
+def _repeated(names: Iterable[str]) -> set[str]:
+    seen: set[str] = set()
+    repeated: set[str] = set()
+    for name in names:
+        (repeated if name in seen else seen).add(name)
+    return repeated
+
+
+class Members:
+    """A JSON object that remembers its doubled names."""
+
+    __slots__ = ("doubled", "pairs")
+
+    def __init__(self, pairs: Iterable[tuple[str, Any]]) -> None:
+        self.pairs = list(pairs)
+        self.doubled = _repeated(name for name, _ in self.pairs)
+
+
+class _Refused(Exception):
+    def __init__(self, code: str, detail: str) -> None:
+        self.code = code
+        self.detail = detail
+        super().__init__(detail)
+
+
+def _not_finite(token: str) -> NoReturn:
+    raise _Refused("not-finite", f"{token} is no JSON number")
+
+
+def parsed_body(body: bytes) -> Any:
+    """Return a JSON text: objects as ``Members``, numbers as ``NumberToken``.
+
+    Raises:
+        InvalidRequest: It is none.
+    """
+    try:
+        text = body.decode()
+    except UnicodeDecodeError:
+        raise _bad_body("bad-utf8", "is not UTF-8") from None
+    if _depth(body) > BODY_DEPTH_MAX:
+        raise _bad_body("too-deep", f"is nested deeper than {BODY_DEPTH_MAX}")
+    try:
+        return json.loads(
+            text,
+            object_pairs_hook=Members,
+            parse_int=NumberToken,
+            parse_float=NumberToken,
+            parse_constant=_not_finite,
+        )
+    except _Refused as refused:
+        raise _bad_body(refused.code, refused.detail) from None
+    except (ValueError, RecursionError):
+        raise _bad_body("malformed-body", "is not JSON") from None
+
+
+def _bad_body(code: str, detail: str) -> InvalidRequest:
+    return InvalidRequest(f"the body {detail}", errors=[InputError(code, detail, pointer="")])
+
+
+def _depth(body: bytes) -> int:
+    """Return how deep brackets are nested, or a little more than is allowed."""
+    if body.count(b"[") + body.count(b"{") <= BODY_DEPTH_MAX:
+        return 0
+    deepest = depth = 0
+    for match in _BRACKETS.finditer(body):
+        first = body[match.start()]
+        if first in b"[{":
+            depth += 1
+            if depth > deepest:
+                deepest = depth
+                if deepest > BODY_DEPTH_MAX:
+                    break
+        elif first != 0x22:
+            depth -= 1
+    return deepest
