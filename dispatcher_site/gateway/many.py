@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 
 from dispatcher_site.gateway.deadlines import Deadlines
@@ -26,6 +26,7 @@ from modeldefs.kit.asks import Ask, Outcome, Written
 from modeldefs.kit.many_answers import Fate, Part, fate_of, joined, refusal, split_rows
 from modeldefs.wire import calls
 from modeldefs.wire.frames import NO_BUCKET, NO_REQUEST
+from modeldefs.wire.meters import RETRIES
 from modeldefs.wire.problems import (
     DeadlineExceeded,
     Internal,
@@ -140,11 +141,11 @@ class Many:
         if problem.code in MOVED and in_time and not (leg.was_moved or leg.was_lost):
             self._legs.remove(leg)
             self._moved += leg.group.places
-            try_later(problem, self._regroup, keeper=self._keeper, loop=self._loop)
+            self._later(problem, shard, self._regroup)
             return
         if problem.code == "shard-reset" and in_time and leg.tries < TRIES_MAX:
             leg.was_lost = True
-            try_later(problem, partial(self._again, leg), keeper=self._keeper, loop=self._loop)
+            self._later(problem, shard, partial(self._again, leg))
             return
         problem = final(problem, shard)
         # Of a try that was lost, the refusal of the next one tells nothing unless it was looked
@@ -154,14 +155,26 @@ class Many:
         self._refused(leg, problem, fate=fate)
         self._settle()
 
+    def _later(self, problem: Problem, shard: str, again: Callable[[], None]) -> None:
+        try_later(
+            problem,
+            again,
+            keeper=self._keeper,
+            loop=self._loop,
+            deadline=self.deadline,
+            is_open=lambda: self._streams.is_open(shard),
+        )
+
     def _again(self, leg: _Leg) -> None:
         if not self.is_over:
+            self._ask.served.row[RETRIES] += 1
             self._send(leg)
             self._settle()
 
     def _regroup(self) -> None:
         places, self._moved = sorted(self._moved), []
         if places and not self.is_over:
+            self._ask.served.row[RETRIES] += 1
             self._start(places, was_moved=True)
             self._settle()
 

@@ -91,6 +91,8 @@ def refusal(parts: Sequence[Part], *, is_keyed: bool) -> Problem:
     members = {**problem.members, "written": by_fate}
     if not is_keyed and (by_fate["yes"] or by_fate["unknown"]):
         members["retryable"] = False  # what is stored would be written again, or be a conflict
+    elif is_keyed and problem.code == "shard-reset":
+        members["retryable"] = True  # under the key it is done once
     errors = [error for part in refused for error in _placed(part)]
     return type(problem)(
         problem.detail,

@@ -17,6 +17,7 @@ from shardnode.guard.keeper import Keeper
 from shardnode.runtime.direct import LocalBackend
 from shardnode.runtime.executor import Executor, Place
 from shardnode.runtime.lane_pool import LanePool
+from shardnode.runtime.many_writes import ManyWrites
 from shardnode.runtime.point_reads import PointReads
 from shardnode.runtime.writes import Writes
 from tests.unit.gateway.scripted import ask
@@ -86,6 +87,7 @@ def executor_of(lane: HeldLane, owned: Owned) -> Executor:
         slow=pool,
         points=cast(PointReads, lane),
         writer=cast(Writes, None),
+        many=cast(ManyWrites, None),
         shard="s1",
         clock=lambda: 0.0,
     )
