@@ -26,12 +26,14 @@ from engine.run_dir import RunDir
 from tests.cluster.chaos import FIRST_ID, SEEDED, ChaosClient, Ledger, Said, person
 from tests.cluster.clusters import Cluster, running_clusters, shard_tables
 from tests.cluster.processes import await_true, children, holder_of, pid_of
+from tests.cluster.raw_http import connect
 
 SEED = 20261123
 CLIENTS = 8
 REQUESTS = 19_200
 STEP_S = 300.0  # at most, between two faults: the machine may be busy
 TABLE = "definitions_user"
+HANG_UP_S = 15.0  # half of the deadline, which would end the statement too
 WORKERS = {
     "FRONT_WORKERS": "2",
     "NODE_WORKERS": "2",
@@ -271,3 +273,44 @@ def test_a_dispatcher_killed_while_it_writes(ground: Ground) -> None:
     assert (again.status_code, again.json()) == (200, person(number)), again.text
     assert again.headers["Idempotency-Replayed"] == "true"
     assert ground.stored()[number] == [person(number)]
+
+
+# -- a client that hangs up -----------------------------------------------------------------------
+
+
+@contextmanager
+def _locked_table(ground: Ground) -> Iterator[None]:
+    """Lock the users of every shard: whoever reads them waits until this ends."""
+    with ground.tables() as connection, connection.transaction(force_rollback=True):
+        for shard in range(ground.cluster.shards):
+            connection.execute(f'LOCK TABLE s{shard + 1}."{TABLE}" IN ACCESS EXCLUSIVE MODE')
+        yield
+
+
+def _waiting(ground: Ground) -> int:
+    """Return how many statements wait for a lock."""
+    with ground.tables() as connection:
+        (count,) = connection.execute(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+            " AND wait_event_type = 'Lock'"
+        ).fetchone() or (0,)
+    return int(count)
+
+
+@pytest.mark.parametrize("place", ["front", "node"])
+@pytest.mark.parametrize("path", ["/get_user?country=Seededland", "/count_users"])
+def test_when_its_client_hangs_up_a_statement_ends(ground: Ground, place: str, path: str) -> None:
+    """Long before the deadline and while what it waits for is still held: a backend works for
+    nobody who has gone, at the front and at a node called directly."""
+    cluster = ground.cluster
+    url = cluster.url if place == "front" else cluster.shard_urls[0]
+    lines = [f"GET {path} HTTP/1.1", "Host: localhost", f"Authorization: Bearer {cluster.key}"]
+    request = "\r\n".join([*lines, "Shardpoint-Timeout-Ms: 30000", "", ""]).encode()
+    with _locked_table(ground):
+        with connect(url) as peer:
+            peer.sendall(request)
+            await_true(lambda: _waiting(ground) == (cluster.shards if place == "front" else 1))
+        await_true(lambda: _waiting(ground) == 0, patience_s=HANG_UP_S)
+    after = cluster.request("GET", path, base=url)
+
+    assert after.status_code == 200
