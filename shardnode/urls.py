@@ -15,6 +15,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("_node/name", naming.name),
     path("_node/enrol", control.enrol),
     path("_node/health", control.health),
+    path("_node/meters", control.meters),
     path("_node/map", control.put_map),
     path("_node/keyring", control.put_keyring),
     path("_node/schema", control.schema),

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
+import logging
+import random
 import time
 
+from asgiref.sync import sync_to_async
 from django.conf import settings
+from django.db import close_old_connections
 
 from dispatcher_site.gateway.backend import ShardsBackend
 from dispatcher_site.gateway.routing_state import EMPTY, RoutingKeeper, RoutingState
 from dispatcher_site.gateway.streams import Streams
+from dispatcher_site.health.rollups import roll_up_all
 from modeldefs.kit.apps import current_catalog
 from modeldefs.kit.front import DataFront
 from modeldefs.kit.handler import EndpointHandler
@@ -18,6 +24,8 @@ from modeldefs.kit.watching import Watch
 from modeldefs.wire.keys import Principal
 from modeldefs.wire.meter_files import MeterFolder
 from modeldefs.wire.problems import ShardUnavailable, Unauthorized
+
+logger = logging.getLogger(__name__)
 
 
 class FrontHandler(EndpointHandler):
@@ -33,6 +41,7 @@ class FrontHandler(EndpointHandler):
         )
         self._streams = Streams(self._catalog.bundle_id, self._watch)
         self._keeper = RoutingKeeper(on_change=self._follow)
+        self._minutes: asyncio.Task[None] | None = None
 
     def _follow(self, state: RoutingState) -> None:
         self._streams.follow(state)
@@ -58,6 +67,7 @@ class FrontHandler(EndpointHandler):
         self._watch.start()
         await self._keeper.start()
         await self._streams.settle()
+        self._minutes = asyncio.get_running_loop().create_task(_each_minute())
         self.install(
             DataFront(
                 catalog=self._catalog,
@@ -71,9 +81,28 @@ class FrontHandler(EndpointHandler):
 
     async def stopped(self) -> None:
         """Close the streams and leave the counts behind."""
+        if self._minutes is not None:
+            self._minutes.cancel()
         await self._keeper.stop()
         await self._streams.close()
         self._watch.stop()
+
+
+async def _each_minute() -> None:
+    """Have each minute written down when it is over; workers a little apart, so one does it."""
+    while True:
+        await asyncio.sleep(60 - time.time() % 60 + 1 + random.random() * 5)  # noqa: S311
+        try:
+            await sync_to_async(_roll_up, thread_sensitive=False)()
+        except Exception:
+            logger.exception("rollup.failed")  # its counts are in the next minute's
+
+
+def _roll_up() -> None:
+    try:
+        roll_up_all()
+    finally:
+        close_old_connections()
 
 
 def cursor_key(secret: str) -> bytes:

@@ -125,6 +125,10 @@ class NodeClient:
         """Return what the node says about itself."""
         return self._json("GET", "health", deadline_s=deadline_s)
 
+    def meters(self, *, deadline_s: float = 2.0) -> dict[str, Any]:
+        """Return what the node's workers counted, in all."""
+        return self._json("GET", "meters", deadline_s=deadline_s)
+
     def schema(self) -> dict[str, Any]:
         """Return the node's bundle, and its tables' columns."""
         return self._json("GET", "schema")

@@ -15,6 +15,7 @@ from django.http import HttpRequest, HttpResponse
 
 from modeldefs.kit.apps import current_catalog
 from modeldefs.kit.buckets import BUCKET_COUNT
+from modeldefs.wire.meter_files import MeterFolder
 from modeldefs.wire.problems import InputError, InvalidRequest, NotFound
 from shardnode.api.replies import problem_of, problem_response
 from shardnode.api.signed_views import Reply, check_method, json_body, signed
@@ -77,6 +78,14 @@ def health(request: HttpRequest, node: Node) -> Reply:
             "now": time.time(),
         }
     )
+
+
+@signed("GET")
+def meters(request: HttpRequest, node: Node) -> Reply:
+    """Answer with what the workers of this node counted, in all."""
+    del request
+    source, totals, workers = MeterFolder(node.config.folder / "metrics").read()
+    return Reply({"source": source, "workers": workers, "totals": totals})
 
 
 @signed("PUT")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -9,6 +10,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 import requests
@@ -239,3 +241,26 @@ def test_a_trace_goes_through_and_time_is_told_to_who_asks(small: Cluster) -> No
     assert ["merge", "route", "s1", "s2", "total"] == sorted(names)
     log = (small.run_dir / "logs" / "front.log").read_text()
     assert f'"trace_id":"{trace}"' in log
+
+
+def test_minutes_are_written_down_for_fronts_and_nodes(small: Cluster) -> None:
+    """Without anyone asking, the registry has the minute's requests of the front, and of the nodes
+    the same endpoint's calls with their rows."""
+    for _ in range(10):
+        assert small.get("/get_user", id="700002").status_code == 200
+
+    def minutes() -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = json.loads(
+            small.manage("metrics", "list", "--endpoint", "get_user", "--json").stdout
+        )
+        return found
+
+    end_s = time.monotonic() + 100
+    while not {"front", "s1", "s2"} <= {row["site"] for row in minutes()}:
+        assert time.monotonic() < end_s
+        time.sleep(1)
+    found = minutes()
+
+    assert all(row["requests"] > 0 for row in found)
+    assert any(row["rows"] > 0 for row in found if row["site"] != "front")
+    assert all(0 < row["p50_ms"] <= row["p95_ms"] <= row["p99_ms"] for row in found)

@@ -18,7 +18,18 @@ from tests.dispatcher.making import TESTER, make_key, make_shard
 
 pytestmark = pytest.mark.django_db
 ROOT = "/control/v1/"
-LISTS = ["shards", "nodes", "map", "models", "versions", "endpoints", "keys", "jobs", "audit"]
+LISTS = [
+    "shards",
+    "nodes",
+    "map",
+    "models",
+    "versions",
+    "endpoints",
+    "keys",
+    "jobs",
+    "audit",
+    "metrics",
+]
 
 
 @pytest.fixture(autouse=True)

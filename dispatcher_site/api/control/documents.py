@@ -6,7 +6,7 @@ from typing import Any
 
 from rest_framework import serializers
 
-from dispatcher_site.health.models import HealthSample
+from dispatcher_site.health.models import EndpointMinute, HealthSample
 from dispatcher_site.registry import models
 from dispatcher_site.trust.models import ApiKey, AuditEntry
 
@@ -127,6 +127,14 @@ class HealthDocument(serializers.ModelSerializer[HealthSample]):
     class Meta:
         model = HealthSample
         exclude = ["id"]
+
+
+class EndpointMinuteDocument(serializers.ModelSerializer[EndpointMinute]):
+    """What an endpoint did in a minute."""
+
+    class Meta:
+        model = EndpointMinute
+        exclude = ["id", "buckets"]
 
 
 class StrictInput(serializers.Serializer[Any]):

@@ -30,6 +30,7 @@ router.register("versions", views.Versions, basename="version")
 router.register("endpoints", views.Endpoints, basename="endpoint")
 router.register("keys", views.Keys, basename="key")
 router.register("jobs", views.Jobs, basename="job")
+router.register("metrics", views.Metrics, basename="metric")
 router.register("audit", views.Audit, basename="audit")
 
 urlpatterns = [path("health/", views.Health.as_view(), name="health"), *router.urls]

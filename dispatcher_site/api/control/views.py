@@ -15,7 +15,7 @@ from rest_framework.views import APIView
 
 from dispatcher_site.api.control import documents
 from dispatcher_site.api.control.authentication import actor_of
-from dispatcher_site.health.models import HealthSample
+from dispatcher_site.health.models import EndpointMinute, HealthSample
 from dispatcher_site.registry import models
 from dispatcher_site.registry.services import jobs, keys, shard_map, shards
 from dispatcher_site.trust.models import ApiKey, AuditEntry
@@ -206,6 +206,23 @@ class Audit(ReadOnly):
     queryset = AuditEntry.objects.all()
     serializer_class = documents.AuditDocument
     lookup_value_regex = "[0-9]{1,18}"
+
+
+class Metrics(mixins.ListModelMixin, viewsets.GenericViewSet[Any]):
+    """What each endpoint did in each minute, newest first: `?endpoint=`, `?site=`."""
+
+    resource = "metrics"
+    queryset = EndpointMinute.objects.all()
+    serializer_class = documents.EndpointMinuteDocument
+
+    def get_queryset(self) -> QuerySet[EndpointMinute]:
+        """Return the minutes that are asked for."""
+        found: QuerySet[EndpointMinute] = super().get_queryset()
+        for name in ("endpoint", "site"):
+            wanted = self.request.query_params.get(name)
+            if wanted is not None:
+                found = found.filter(**{name: wanted})
+        return found
 
 
 class Health(APIView):
