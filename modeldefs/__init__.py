@@ -11,28 +11,30 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from modeldefs.kit.aggregates import count, highest, lowest, mean, total
-    from modeldefs.kit.endpoints import aggregate, mutation, query
+    from modeldefs.kit.declared_problems import DeclaredProblem as Problem
+    from modeldefs.kit.decorators import aggregate, mutation, query
     from modeldefs.kit.errors import DefinitionError
     from modeldefs.kit.models import Document, Reference
     from modeldefs.kit.results import Groups, Page
-    from modeldefs.wire.problems import Problem
 
 _HOMES = {
     "Document": "modeldefs.kit.models",
     "Reference": "modeldefs.kit.models",
     "Page": "modeldefs.kit.results",
     "Groups": "modeldefs.kit.results",
-    "query": "modeldefs.kit.endpoints",
-    "aggregate": "modeldefs.kit.endpoints",
-    "mutation": "modeldefs.kit.endpoints",
+    "query": "modeldefs.kit.decorators",
+    "aggregate": "modeldefs.kit.decorators",
+    "mutation": "modeldefs.kit.decorators",
     "count": "modeldefs.kit.aggregates",
     "total": "modeldefs.kit.aggregates",
     "mean": "modeldefs.kit.aggregates",
     "lowest": "modeldefs.kit.aggregates",
     "highest": "modeldefs.kit.aggregates",
     "DefinitionError": "modeldefs.kit.errors",
-    "Problem": "modeldefs.wire.problems",
+    "Problem": "modeldefs.kit.declared_problems",
 }
+
+_NAMES_THERE = {"Problem": "DeclaredProblem"}
 
 __all__ = [
     "DefinitionError",
@@ -55,4 +57,4 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+    return getattr(import_module(_HOMES[name]), _NAMES_THERE.get(name, name))

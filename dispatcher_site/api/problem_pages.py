@@ -5,7 +5,7 @@ from __future__ import annotations
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.utils.html import format_html
 
-from modeldefs.wire.problems import STANDARD_PROBLEMS
+from modeldefs.wire.problems import problem_kind
 
 PAGE = (
     "<!doctype html><html lang=en><meta charset=utf-8><title>{code}</title>"
@@ -16,8 +16,8 @@ PAGE = (
 
 def problem_page(request: HttpRequest, code: str) -> HttpResponse:
     """Say what a problem means, as HTML or, if asked for, as JSON."""
-    kind = STANDARD_PROBLEMS.get(code)
-    if kind is None:
+    kind = problem_kind(code)
+    if kind is None or kind.code == "declared-problem":
         raise Http404
     facts = {
         "type": f"/problems/{kind.code}",

@@ -19,6 +19,7 @@ from typing import Any
 from django.db import models
 
 from modeldefs.kit.checks import model_errors
+from modeldefs.kit.declared_problems import problem_errors
 from modeldefs.kit.endpoints import Endpoint
 from modeldefs.kit.errors import DefinitionError
 from modeldefs.kit.many import ManyEndpoint, check_many, many_endpoints
@@ -138,8 +139,9 @@ def load_catalog(packages: Sequence[str]) -> Catalog:
         endpoint.resolve()
         endpoint.number = number
     catalog = Catalog(tuple(packages), declared, endpoints, bundle_id(packages))
+    problems: dict[str, Any] = {}
     for endpoint in endpoints.values():
-        _check_endpoint(catalog, endpoint)
+        _check_endpoint(catalog, endpoint, problems)
     return catalog
 
 
@@ -240,11 +242,15 @@ def shard_key_parameter(endpoint: Endpoint[Any, Any]) -> str:
     )
 
 
-def _check_endpoint(catalog: Catalog, endpoint: Endpoint[Any, Any]) -> None:
+def _check_endpoint(
+    catalog: Catalog, endpoint: Endpoint[Any, Any], problems: dict[str, Any]
+) -> None:
     if isinstance(endpoint, ManyEndpoint):
         check_many(endpoint, catalog.write_plan)
         return
     if endpoint.kind == "mutation":
+        for refusal in problem_errors(endpoint.options.problems, endpoint.model, problems):
+            raise refusal.at(f"{endpoint.function.__module__}.{endpoint.name}")
         shard_key_parameter(endpoint)
         for presence in presence_sets(endpoint):
             catalog.write_plan(endpoint, presence)

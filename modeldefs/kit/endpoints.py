@@ -13,13 +13,21 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from decimal import Decimal
-from typing import Any, ClassVar, Generic, Literal, ParamSpec, TypeVar, overload
+from typing import Any, ClassVar, Generic, Literal, ParamSpec, TypeVar
 from uuid import UUID
 
 from django.db import models
 
+from modeldefs.kit.declared_problems import DeclaredProblem
 from modeldefs.kit.errors import DefinitionError
-from modeldefs.kit.parameters import INT32, KINDS, BadValue, ParameterSpec, canonical_text
+from modeldefs.kit.parameters import (
+    INT32,
+    KINDS,
+    BadValue,
+    ParameterSpec,
+    canonical_text,
+    without_none,
+)
 from modeldefs.kit.results import Groups, Page
 
 P = ParamSpec("P")
@@ -49,6 +57,7 @@ class Options:
     top: int | None = None
     on: type[models.Model] | None = None
     methods: tuple[str, ...] = ()
+    problems: tuple[type[DeclaredProblem], ...] = ()
     limit: int = PAGE_LIMIT_DEFAULT
     limit_max: int = PAGE_LIMIT_MAX
     many: str = ""
@@ -127,7 +136,7 @@ class Endpoint(Generic[P, R]):
         origin, args = typing.get_origin(result), typing.get_args(result)
         if origin in (types.UnionType, typing.Union) and type(None) in args:
             self.optional_result = True
-            result, _ = _without_none(result)
+            result, _ = without_none(result)
             origin, args = typing.get_origin(result), typing.get_args(result)
         on = self.options.on
         if origin is Page:
@@ -198,7 +207,7 @@ class Endpoint(Generic[P, R]):
         return tuple(specs)
 
     def _read_parameter(self, parameter: inspect.Parameter, hint: Any) -> ParameterSpec:
-        plain, is_optional = _without_none(hint)
+        plain, is_optional = without_none(hint)
         is_list = typing.get_origin(plain) is list
         if is_list:
             (plain,) = typing.get_args(plain)
@@ -267,14 +276,6 @@ def _default_text(spec: ParameterSpec, default: Any) -> str:
         ) from None
 
 
-def _without_none(hint: Any) -> tuple[Any, bool]:
-    if typing.get_origin(hint) in (types.UnionType, typing.Union):
-        kept = [arg for arg in typing.get_args(hint) if arg is not type(None)]
-        if len(kept) == 1:
-            return kept[0], True
-    return hint, False
-
-
 def _accepts_null(column: models.Field[Any, Any] | None) -> bool:
     return column is None or bool(column.null)
 
@@ -304,100 +305,3 @@ def _bounds(column: models.Field[Any, Any] | None) -> tuple[int, int, int]:
     ):
         low = 0
     return low, high, int(getattr(column, "max_length", None) or length_max)
-
-
-Decorator = Callable[[Callable[P, R]], "Endpoint[P, R]"]
-
-
-def _order(order: str | tuple[str, ...]) -> tuple[str, ...]:
-    names = order.split(",") if isinstance(order, str) else order
-    return tuple(name.strip() for name in names if name.strip())
-
-
-@overload
-def query(function: Callable[P, R], /) -> Endpoint[P, R]: ...
-@overload
-def query(
-    *, order: str | tuple[str, ...] = (), limit: int = ..., limit_max: int = ...
-) -> Callable[[Callable[P, R]], Endpoint[P, R]]: ...
-def query(
-    function: Callable[P, R] | None = None,
-    /,
-    *,
-    order: str | tuple[str, ...] = (),
-    limit: int = PAGE_LIMIT_DEFAULT,
-    limit_max: int = PAGE_LIMIT_MAX,
-) -> Any:
-    """Declare a read: a page of rows, or one row.
-
-    Args:
-        function: The function, when the decorator stands without parentheses.
-        order: Names of non-null columns, "-" before descending ones; the primary key is appended.
-        limit: Rows in a page when the caller does not say.
-        limit_max: Most rows that a caller may ask for; more is refused, never cut.
-    """
-    options = Options("query", order=_order(order), limit=limit, limit_max=limit_max)
-    if function is not None:
-        return Endpoint(function, options)
-    return lambda inner: Endpoint(inner, options)
-
-
-@overload
-def aggregate(function: Callable[P, R], /) -> Endpoint[P, R]: ...
-@overload
-def aggregate(
-    *,
-    order: str | tuple[str, ...] = (),
-    top: int | None = None,
-    on: type[models.Model] | None = None,
-) -> Callable[[Callable[P, R]], Endpoint[P, R]]: ...
-def aggregate(
-    function: Callable[P, R] | None = None,
-    /,
-    *,
-    order: str | tuple[str, ...] = (),
-    top: int | None = None,
-    on: type[models.Model] | None = None,
-) -> Any:
-    """Declare a read whose parts add up over the shards.
-
-    Args:
-        function: The function, when the decorator stands without parentheses.
-        order: Names of groups or aggregates, "-" before descending ones; by default the groups.
-        top: Only so many groups, by ``order``; the caller may ask for fewer or more by ``limit``.
-        on: The model that is read, where the return annotation does not say it.
-    """
-    options = Options("aggregate", order=_order(order), top=top, on=on)
-    if function is not None:
-        return Endpoint(function, options)
-    return lambda inner: Endpoint(inner, options)
-
-
-@overload
-def mutation(function: Callable[P, R], /) -> Endpoint[P, R]: ...
-@overload
-def mutation(
-    *, on: type[models.Model] | None = None, methods: tuple[str, ...] = ("POST",), many: str = ""
-) -> Callable[[Callable[P, R]], Endpoint[P, R]]: ...
-def mutation(
-    function: Callable[P, R] | None = None,
-    /,
-    *,
-    on: type[models.Model] | None = None,
-    methods: tuple[str, ...] = ("POST",),
-    many: str = "",
-) -> Any:
-    """Declare a write: one transaction on the one shard that owns the row.
-
-    Args:
-        function: The function, when the decorator stands without parentheses.
-        on: The model that is written, where the return annotation does not say it. The endpoint
-            must have a parameter named like its shard key.
-        methods: HTTP methods; GET only where a link must be able to write, since crawlers,
-            previews and prefetchers follow links.
-        many: The name of an endpoint beside it that creates many rows in one request.
-    """
-    options = Options("mutation", on=on, methods=tuple(methods), many=many)
-    if function is not None:
-        return Endpoint(function, options)
-    return lambda inner: Endpoint(inner, options)

@@ -31,7 +31,8 @@ class ManyEndpoint(Endpoint[Any, Any]):
     is_many = True
 
     def __init__(self, single: Endpoint[Any, Any]) -> None:
-        super().__init__(single.function, Options("mutation", on=single.options.on))
+        said = single.options
+        super().__init__(single.function, Options("mutation", on=said.on, problems=said.problems))
         self.single = single
 
     @property

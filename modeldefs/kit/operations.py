@@ -18,6 +18,7 @@ from django.views.decorators.csrf import csrf_exempt
 from ninja import NinjaAPI
 
 from modeldefs.kit.catalog import Catalog
+from modeldefs.kit.declared_problems import DeclaredProblem, member_schemas
 from modeldefs.kit.endpoints import RESERVED_PATHS, Endpoint
 from modeldefs.kit.handler import answer_through_django
 from modeldefs.kit.many import ITEMS_MAX, ManyEndpoint
@@ -138,7 +139,7 @@ def _described(catalog: Catalog, endpoint: Endpoint[Any, Any], method: str) -> d
                 "description": "The answer, whole.",
                 "content": _answer_content(catalog, endpoint),
             },
-            **_problem_responses(codes),
+            **_problem_responses(codes, endpoint.options.problems),
         },
         "parameters": [_IDEMPOTENCY_KEY] if is_write else [],
     }
@@ -286,19 +287,50 @@ def _row_schema(columns: Any) -> dict[str, Any]:
     return {"type": "object", "properties": properties, "required": list(properties)}
 
 
-def _problem_responses(codes: Iterable[str]) -> dict[int, Any]:
+def _problem_responses(
+    codes: Iterable[str], own: Iterable[type[DeclaredProblem]]
+) -> dict[int, Any]:
     by_status: dict[int, list[type[Problem]]] = {}
     for code in codes:
         kind = STANDARD_PROBLEMS[code]
         by_status.setdefault(kind.status, []).append(kind)
+    for declared in own:
+        by_status.setdefault(declared.status, []).append(declared)
     return {
         status: {
             "description": "; ".join(kind.title() for kind in kinds),
-            "content": {
-                "application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}
-            },
+            "content": {"application/problem+json": {"schema": _problem_schema(kinds)}},
         }
-        for status, kinds in by_status.items()
+        for status, kinds in sorted(by_status.items())
+    }
+
+
+def _problem_schema(kinds: list[type[Problem]]) -> dict[str, Any]:
+    """Return the schema of what is answered with one status."""
+    standard = {"$ref": "#/components/schemas/Problem"}
+    own = [kind for kind in kinds if issubclass(kind, DeclaredProblem)]
+    if not own:
+        return standard
+    variants = [_declared_schema(kind) for kind in own]
+    if len(own) < len(kinds):
+        codes = [kind.code for kind in kinds if kind not in own]
+        variants.append({"allOf": [standard, {"properties": {"code": {"enum": codes}}}]})
+    return {"oneOf": variants} if len(variants) > 1 else variants[0]
+
+
+def _declared_schema(kind: type[DeclaredProblem]) -> dict[str, Any]:
+    members = member_schemas(kind)
+    fixed = {"type": {"const": f"/problems/{kind.code}"}, "code": {"const": kind.code}}
+    return {
+        "allOf": [
+            {"$ref": "#/components/schemas/Problem"},
+            {
+                "type": "object",
+                "title": kind.__name__,
+                "properties": {**fixed, "status": {"const": kind.status}, **members},
+                "required": ["type", "code", *members],
+            },
+        ]
     }
 
 

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import math
 import re
+import types
+import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -299,3 +301,12 @@ def canonical_text(kind: ValueKind, value: Any) -> str:
         f"a default of type {type(value).__name__} for {kind.name}",
         fix="use None and decide inside the function",
     )
+
+
+def without_none(hint: Any) -> tuple[Any, bool]:
+    """Return an annotation without ``| None``, and whether it had that."""
+    if typing.get_origin(hint) in (types.UnionType, typing.Union):
+        kept = [arg for arg in typing.get_args(hint) if arg is not type(None)]
+        if len(kept) == 1:
+            return kept[0], True
+    return hint, False

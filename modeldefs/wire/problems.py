@@ -370,13 +370,16 @@ def _leaves(root: type[Problem]) -> Iterable[type[Problem]]:
 STANDARD_PROBLEMS: Mapping[str, type[Problem]] = {kind.code: kind for kind in _leaves(Problem)}
 
 
+def problem_kind(code: str) -> type[Problem] | None:
+    """Return the class of a code, ours or an author's: all sides run the same definitions."""
+    return STANDARD_PROBLEMS.get(code) or next(
+        (own for own in _leaves(Problem) if own.code == code), None
+    )
+
+
 def problem_from_wire(document: Mapping[str, Any]) -> Problem:
     """Return the problem that ``Problem.to_wire`` described; an unknown code becomes Internal."""
-    code = str(document.get("code"))
-    kind = STANDARD_PROBLEMS.get(code)
-    if kind is None:
-        # An author's own problem: both sides run the same definitions, so both know its class.
-        kind = next((own for own in _leaves(Problem) if own.code == code), None)
+    kind = problem_kind(str(document.get("code")))
     if kind is None:
         return Internal()
     return kind(

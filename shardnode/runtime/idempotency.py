@@ -1,18 +1,29 @@
 """A write's key: under which a shard remembers what it answered, so that a repeat writes nothing.
 
-The row is stored in the write's own transaction, on the shard that owns the bucket. What is
-refused is rolled back and leaves no row: a repeat of it is tried anew.
+The row is stored in the write's own transaction, on the shard that owns the bucket. What Postgres
+or we refuse is rolled back and leaves no row: a repeat of it is tried anew. A refusal of the
+author's own is an answer: it is stored, and what the function did before is not.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import dataclass
 from typing import Any
 
 from modeldefs.kit.endpoints import Endpoint
 from modeldefs.wire import calls
-from modeldefs.wire.problems import IdempotencyKeyReused
+from modeldefs.wire.problems import IdempotencyKeyReused, Problem, problem_from_wire
+
+_REFUSED = b"!"  # ahead of a stored problem; no JSON begins so
+
+
+def stored_form(answer: bytes | Problem) -> str:
+    """Return what is stored of an answer: its JSON, or the problem that it is."""
+    if isinstance(answer, Problem):
+        return (_REFUSED + json.dumps(answer.to_wire()).encode()).decode()
+    return answer.decode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +34,7 @@ class WriteKey:
     fingerprint: bytes
     hop: bool  # made by our own dispatcher for one request: its client knows no key
 
-    def replay(self, fingerprint: bytes, body: bytes) -> calls.Replayed:
+    def replay(self, fingerprint: bytes, body: bytes) -> calls.Replayed | Problem:
         """Return the stored answer for a repeat.
 
         Raises:
@@ -31,7 +42,12 @@ class WriteKey:
         """
         if fingerprint != self.fingerprint:
             raise IdempotencyKeyReused
-        return calls.Replayed(body)
+        if body[:1] != _REFUSED:
+            return calls.Replayed(body)
+        problem = problem_from_wire(json.loads(body[1:]))
+        if not self.hop:
+            problem.headers = (*problem.headers, ("idempotency-replayed", "true"))
+        return problem
 
 
 def scope_of(principal: str, endpoint: str, key: str) -> str:

@@ -24,6 +24,7 @@ class LaneError(NamedTuple):
     sqlstate: str
     message: str
     was_sent: bool = True  # False: it surely did nothing
+    constraint: str = ""  # by which it was refused
 
 
 Done = Callable[[Any, LaneError | None], None]
@@ -87,7 +88,9 @@ class LaneLimits:
 def error_of(result: Any) -> LaneError:
     """Return why a result is none."""
     sqlstate = result.error_field(pq.DiagnosticField.SQLSTATE)
+    constraint = result.error_field(pq.DiagnosticField.CONSTRAINT_NAME)
     return LaneError(
         sqlstate.decode() if sqlstate else CONNECTION_LOST,
         result.error_message.decode("utf-8", "replace").strip(),
+        constraint=constraint.decode("utf-8", "replace") if constraint else "",
     )

@@ -17,9 +17,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import msgspec
-from django.db import Error, connection, models, transaction
+from django.db import DEFAULT_DB_ALIAS, Error, connection, connections, models, transaction
 from psycopg import RawCursor
 
+from modeldefs.kit.declared_problems import DeclaredProblem, problem_of_constraint
 from modeldefs.kit.endpoints import Endpoint
 from modeldefs.kit.errors import DefinitionError
 from modeldefs.kit.statements import Statement, page_statement
@@ -36,8 +37,8 @@ from modeldefs.wire.problems import (
     TransactionConflict,
     WrongShard,
 )
-from shardnode.runtime.idempotency import WriteKey, key_of
-from shardnode.runtime.python_calls import plain, problem_of, python_arguments
+from shardnode.runtime.idempotency import WriteKey, key_of, stored_form
+from shardnode.runtime.python_calls import called, plain, problem_of, python_arguments
 from shardnode.runtime.rows import RowEncoder
 from shardnode.runtime.sqlstates import (
     CONNECTION_LOST,
@@ -67,7 +68,10 @@ class Writer:
         self._shard = shard
         self._clock = clock
         self._loop = asyncio.get_running_loop()
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="writer")
+        self._opened: list[Any] = []  # each thread's connection
+        self._pool = ThreadPoolExecutor(
+            threads, thread_name_prefix="writer", initializer=self._begin_thread
+        )
         self._waiting = 0
         self._local = threading.local()  # per thread: has a transaction begun?
         self._waiting_max = waiting_max
@@ -105,10 +109,19 @@ class Writer:
             done(finished.result())
 
     async def close(self) -> None:
-        """Wait for what runs and end the threads."""
-        await self._loop.run_in_executor(None, self._pool.shutdown)
+        """Wait for what runs, end the threads and close their connections."""
+        await self._loop.run_in_executor(None, self._end_threads)
+
+    def _end_threads(self) -> None:
+        self._pool.shutdown()
+        for opened in self._opened:
+            opened.inc_thread_sharing()  # its own thread has ended
+            opened.close()
 
     # -- in a thread -----------------------------------------------------------------------------
+
+    def _begin_thread(self) -> None:
+        self._opened.append(connections[DEFAULT_DB_ALIAS])
 
     def _run(
         self,
@@ -135,7 +148,9 @@ class Writer:
                 connection.close_if_unusable_or_obsolete()
                 is_repeatable = sqlstate in RETRYABLE
                 is_clients = key is not None and not key.hop
-                problem = problem_of_sqlstate(
+                problem = problem_of_constraint(
+                    endpoint.options.problems, _constraint_of(fault)
+                ) or problem_of_sqlstate(
                     sqlstate, is_write=True, shard=self._shard, is_keyed=is_clients
                 )
                 if problem.code == "shard-unavailable" and self._local.begun:
@@ -164,7 +179,7 @@ class Writer:
         epoch: int,
         left_ms: int,
         key: WriteKey | None,
-    ) -> bytes | calls.Replayed:
+    ) -> bytes | calls.Replayed | Problem:
         arguments = python_arguments(endpoint, call)
         self._local.begun = False
         with transaction.atomic():
@@ -188,10 +203,20 @@ class Writer:
             if key is not None and found[0] is not None:
                 return key.replay(bytes(found[0]), str(found[1]).encode())
             self._local.begun = True
-            body = self._encoded(endpoint.function(**arguments))
+            answer = self._answer(endpoint, arguments)
             if key is not None:
-                _remember(key, bucket, body)
-            return body
+                _remember(key, bucket, answer)
+            return answer
+
+    def _answer(self, endpoint: Endpoint[Any, Any], arguments: dict[str, Any]) -> bytes | Problem:
+        """Return what the function returned, or refused; of a refusal nothing else is left."""
+        if not endpoint.options.problems:
+            return self._encoded(called(endpoint, arguments))
+        try:
+            with transaction.atomic():
+                return self._encoded(called(endpoint, arguments))
+        except DeclaredProblem as refused:
+            return refused
 
     def _encoded(self, result: Any) -> bytes:
         if isinstance(result, models.Model):
@@ -221,15 +246,20 @@ class Writer:
             return joined
 
 
-def _remember(key: WriteKey, bucket: int, body: bytes) -> None:
+def _remember(key: WriteKey, bucket: int, answer: bytes | Problem) -> None:
     """Store the answer under its key, in the transaction that runs."""
     with connection.cursor() as cursor:
         cursor.execute(
             "INSERT INTO sp_idempotency (bucket, scope, fingerprint, hop, body) "
             "VALUES (%s, %s, %s, %s, %s)",
-            [bucket, key.scope, key.fingerprint, key.hop, body.decode()],
+            [bucket, key.scope, key.fingerprint, key.hop, stored_form(answer)],
         )
 
 
 def _sqlstate_of(fault: Error) -> str:
     return str(getattr(fault.__cause__, "sqlstate", None) or CONNECTION_LOST)
+
+
+def _constraint_of(fault: Error) -> str:
+    diagnostic = getattr(fault.__cause__, "diag", None)
+    return str(getattr(diagnostic, "constraint_name", None) or "")

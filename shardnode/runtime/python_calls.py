@@ -10,6 +10,7 @@ from uuid import UUID
 
 from django.core.exceptions import ObjectDoesNotExist, ValidationError
 
+from modeldefs.kit.declared_problems import may_raise
 from modeldefs.kit.endpoints import Endpoint
 from modeldefs.kit.errors import DefinitionError
 from modeldefs.kit.parameters import ParameterSpec
@@ -34,6 +35,25 @@ def _python(spec: ParameterSpec, value: Any) -> Any:
     if isinstance(value, list):
         return [spec.kind.to_python(text) for text in value]
     return spec.kind.to_python(value)
+
+
+def called(endpoint: Endpoint[Any, Any], arguments: dict[str, Any]) -> Any:
+    """Return what the author's function returns.
+
+    Raises:
+        DefinitionFault: It raised a problem that the endpoint does not declare.
+    """
+    try:
+        return endpoint.function(**arguments)
+    except problems.Problem as raised:
+        if may_raise(endpoint.options.problems, raised):
+            raise
+        logger.exception(
+            "write.undeclared-problem", extra={"endpoint": endpoint.name, "code": raised.code}
+        )
+        raise problems.DefinitionFault(
+            f"the mutation refused with {raised.code}, which it does not declare"
+        ) from raised
 
 
 def plain(value: Any) -> Any:

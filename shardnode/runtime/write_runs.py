@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
+from modeldefs.kit.declared_problems import DeclaredProblem, problem_of_constraint
 from modeldefs.wire import problems
 from modeldefs.wire.problems import Problem
 from shardnode.runtime import sqlstates
@@ -63,9 +64,17 @@ class Write:
     deadline: float
     done: Done
     key: WriteKey | None
+    problems: Sequence[type[DeclaredProblem]] = ()  # the author's own
     must_exist: bool = False  # that nothing was done means that there is no such row
     tries: int = 0
     was_lost: bool = False  # a try may have been committed without our knowing
+
+    def refusal(self, error: LaneError, shard: str) -> Problem:
+        """Return what a client is told of an error of Postgres."""
+        is_clients = self.key is not None and not self.key.hop
+        return problem_of_constraint(self.problems, error.constraint) or problem_of_sqlstate(
+            error.sqlstate, is_write=True, shard=shard, is_keyed=is_clients
+        )
 
     def question(self) -> Question:
         """Return what to ask when it did nothing: is the bucket ours, what does the key hold.
@@ -126,17 +135,11 @@ class WriteRunner:
             self._on_lost(write, was_sent=False)
         elif error.sqlstate == sqlstates.DUPLICATE and write.key is not None:
             # Of the row, or of the key: then another try under it was quicker, and is committed.
-            self._ask_why(
-                write, problem_of_sqlstate(sqlstates.DUPLICATE, is_write=True, shard=self._shard)
-            )
+            self._ask_why(write, write.refusal(error, self._shard))
         elif error.sqlstate in sqlstates.RETRYABLE and self._may_repeat(write):
             self.send(write)
         else:
-            is_clients = write.key is not None and not write.key.hop
-            problem = problem_of_sqlstate(
-                error.sqlstate, is_write=True, shard=self._shard, is_keyed=is_clients
-            )
-            write.done(self._told(write, problem))
+            write.done(self._told(write, write.refusal(error, self._shard)))
 
     def _on_lost(self, write: Write, *, was_sent: bool) -> None:
         write.was_lost = write.was_lost or was_sent

@@ -112,6 +112,7 @@ class Writes:
                 deadline,
                 done,
                 key,
+                endpoint.options.problems,
                 ready.plan.must_exist,
             )
         )

@@ -12,9 +12,9 @@ from typing import Any
 
 from django.db import connections
 from django.db.utils import ConnectionHandler
-from psycopg.conninfo import conninfo_to_dict
 
 from engine.databases import PostgresServer
+from shardnode.settings.environment import django_database
 from shardnode.storage.naming import shard_names
 from shardnode.storage.provision import ShardPlace, provision
 from tests.shard.storage.provisioned import drop_roles
@@ -65,17 +65,19 @@ def _node_file(path: Path) -> dict[str, str]:
 
 
 def _writer(dsn: str) -> Any:
-    parts = conninfo_to_dict(dsn)
-    settings = {
-        "ENGINE": "django.db.backends.postgresql",
-        "NAME": str(parts.pop("dbname", "")),
-        "USER": str(parts.pop("user", "")),
-        "PASSWORD": str(parts.pop("password", "")),
-        "HOST": str(parts.pop("host", "")),
-        "PORT": str(parts.pop("port", "")),
-        "OPTIONS": dict(parts),
-    }
     handler = ConnectionHandler(
-        {"default": {"ENGINE": "django.db.backends.dummy"}, ALIAS: settings}
+        {"default": {"ENGINE": "django.db.backends.dummy"}, ALIAS: django_database(dsn)}
     )
     return handler[ALIAS]
+
+
+@contextmanager
+def default_in_new_threads(shard: ServedShard) -> Iterator[None]:
+    """Let new threads write to the shard by Django's default connection, as a node's do."""
+    handler = ConnectionHandler({"default": django_database(shard.rw_dsn)})
+    before = connections.settings["default"]
+    connections.settings["default"] = handler.settings["default"]
+    try:
+        yield
+    finally:
+        connections.settings["default"] = before

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from modeldefs.kit.endpoints import Endpoint, aggregate, query
+from modeldefs.kit.decorators import aggregate, query
+from modeldefs.kit.endpoints import Endpoint
 from modeldefs.kit.errors import DefinitionError
 from modeldefs.kit.parameters import BadValue
 from modeldefs.kit.plans import ReadPlan, read_plan

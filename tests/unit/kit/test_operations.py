@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from modeldefs.kit.catalog import Catalog, load_catalog
-from modeldefs.kit.endpoints import query
+from modeldefs.kit.decorators import query
 from modeldefs.kit.operations import answer_schema, build_api, parameter_schema
 from tests.unit.kit.planning import resolved
 from tests.unit.kit.test_endpoints import columns, everything

@@ -159,6 +159,8 @@ class Command(ControlCommand):
         methods = ", ".join(endpoint.methods)
         self.stdout.write(f"{methods} /{endpoint.name}  {endpoint.kind} of {_owner(endpoint)}")
         self.stdout.write(f"  {rows[0]['reason']}")
+        for problem in endpoint.options.problems:
+            self.stdout.write(f"  may refuse: {problem.status} {problem.code}")
         for row in rows:
             self.stdout.write("")
             self.stdout.write(f"given {row['given'] or 'nothing'}: {row['runs']}")
@@ -222,6 +224,7 @@ def _explained_write(
         "methods": ", ".join(endpoint.methods),
         "reach": "targeted",
         "reason": f"one transaction on the owner of {shard_key_parameter(endpoint)}",
+        "problems": [problem.code for problem in endpoint.options.problems],
         "runs": f"{IN_PYTHON}, because it {plan}" if is_python else AS_STATEMENT,
         "sql": "" if isinstance(plan, str) else plan.sql,
         "parameters": []

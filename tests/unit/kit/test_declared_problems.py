@@ -1,0 +1,182 @@
+"""Problems of an author's own: what they are made of, and what is refused of them at load time."""
+
+from __future__ import annotations
+
+from datetime import date
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from django.db import models
+
+from modeldefs import DefinitionError, Document, Problem, mutation
+from modeldefs.kit.catalog import Catalog
+from modeldefs.kit.declared_problems import member_schemas, problem_errors
+from modeldefs.kit.operations import build_api
+from modeldefs.wire.problems import problem_from_wire, problem_kind
+
+
+class SeatTaken(Problem, status=409):
+    """The seat is somebody else's."""
+
+    until: date
+    price: Decimal | None
+    row: int
+
+
+class HTTPSeatGone(Problem, status=410, constraint="seat_in_hall"):
+    """The seat was taken out."""
+
+
+class NeedsMore(Problem, status=409, constraint="seat_in_hall"):
+    """It has a member that no constraint knows."""
+
+    row: int
+
+
+class BadStatus(Problem, status=503):
+    """It is not the author's to say."""
+
+
+class BadMember(Problem, status=409):
+    """Its member is of no type that crosses the wire."""
+
+    seats: list[int]
+
+
+class TakenName(Problem, status=409):
+    """Its member is one that every problem has."""
+
+    detail: str
+
+
+class Elsewhere(Problem, status=409, constraint="seat_of_another"):
+    """Its constraint is no model's."""
+
+
+class Conflict(Problem, status=409):
+    """It has the code of one of ours."""
+
+
+class Seat(Document):
+    """A seat."""
+
+    id = models.BigIntegerField(primary_key=True)
+    row = models.IntegerField()
+
+    class Meta:
+        app_label = "definitions_seats"
+        constraints = [models.CheckConstraint(condition=models.Q(row__gte=0), name="seat_in_hall")]
+
+    class Shard:
+        key = "id"
+
+
+def test_a_class_says_code_status_title_and_members() -> None:
+    """From the author's own words."""
+    refused = SeatTaken(until=date(2026, 12, 1), row=3)
+
+    assert HTTPSeatGone.code == "http-seat-gone"
+    assert refused.document() == {
+        "type": "/problems/seat-taken",
+        "code": "seat-taken",
+        "title": "The seat is somebody else's.",
+        "status": 409,
+        "detail": "The seat is somebody else's.",
+        "instance": "",
+        "request_id": "",
+        "retryable": False,
+        "retry_after_ms": None,
+        "until": "2026-12-01",
+        "price": None,
+        "row": 3,
+    }
+    assert SeatTaken("Row 3 is full.", until=date(2026, 12, 1), row=3).detail == "Row 3 is full."
+    assert problem_kind("seat-taken") is SeatTaken
+
+
+def test_it_crosses_the_wire_whole() -> None:
+    """What a node refused, the dispatcher tells."""
+    sent = SeatTaken("Full.", until=date(2026, 12, 1), price=Decimal("1.50"), row=3)
+    came = problem_from_wire(sent.to_wire())
+
+    assert type(came) is SeatTaken
+    assert came.document() == sent.document()
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        {"row": 3},
+        {"until": date(2026, 12, 1), "row": 3, "seat": 4},
+        {"until": "2026-12-01", "row": 3},
+        {"until": date(2026, 12, 1), "row": True},
+        {"until": date(2026, 12, 1), "row": 2**53},
+    ],
+)
+def test_other_members_are_refused(members: dict[str, Any]) -> None:
+    """Missing, unknown, of another type, beyond what JSON numbers keep."""
+    with pytest.raises(TypeError, match="of the problem"):
+        SeatTaken(**members)
+
+
+@pytest.mark.parametrize(
+    ("kinds", "code"),
+    [
+        ([BadStatus], "bad-problem"),
+        ([BadMember], "bad-problem"),
+        ([NeedsMore], "bad-problem"),
+        ([TakenName], "reserved-name"),
+        ([Conflict], "doubled-name"),
+        ([ValueError], "no-problem"),
+        ([Elsewhere], "unknown-constraint"),
+    ],
+)
+def test_what_cannot_be_kept_is_refused_at_load(kinds: list[Any], code: str) -> None:
+    """Each with a code and a fix."""
+    refusal = next(problem_errors(kinds, Seat, {}))
+
+    assert isinstance(refusal, DefinitionError)
+    assert refusal.code == code
+    assert refusal.fix
+
+
+def test_right_ones_are_not_refused() -> None:
+    """Also when several endpoints share one."""
+    seen: dict[str, Any] = {}
+    for _ in range(2):
+        assert [*problem_errors([SeatTaken, HTTPSeatGone], Seat, seen)] == []
+
+
+def test_schemas_of_members() -> None:
+    """As they are told."""
+    assert member_schemas(SeatTaken) == {
+        "until": {"type": "string", "format": "date"},
+        "price": {"anyOf": [{"type": "string", "format": "decimal"}, {"type": "null"}]},
+        "row": {"type": "integer", "minimum": -(2**53) + 1, "maximum": 2**53 - 1},
+    }
+
+
+def test_openapi_names_them() -> None:
+    """One status with several refusals is a choice between their shapes."""
+
+    @mutation(problems=[SeatTaken, HTTPSeatGone])
+    def take_seat(*, id: int) -> Seat:
+        """Take a seat."""
+        return Seat.objects.create(id=id, row=1)
+
+    take_seat.resolve()
+    take_seat.number = 0
+    catalog = Catalog(("tests",), {"Seat": Seat}, {"take_seat": take_seat}, "b" * 64)
+    api = build_api(catalog, title="Seats", docs_decorator=lambda view: view, docs_url=None)
+    responses = api.get_openapi_schema(path_prefix="")["paths"]["/take_seat"]["post"]["responses"]
+
+    def schema(status: int) -> Any:
+        return responses[status]["content"]["application/problem+json"]["schema"]
+
+    own, ours = schema(409)["oneOf"]
+    assert own["allOf"][1]["properties"]["type"] == {"const": "/problems/seat-taken"}
+    assert own["allOf"][1]["required"] == ["type", "code", "until", "price", "row"]
+    assert ours["allOf"][1] == {"properties": {"code": {"enum": ["conflict", "in-flight"]}}}
+    assert schema(410)["allOf"][1]["title"] == "HTTPSeatGone"
+    assert schema(400) == {"$ref": "#/components/schemas/Problem"}
