@@ -152,7 +152,10 @@ class DataFront:
             took_s = perf_counter() - begun
             if type(answered) is JsonReply:
                 count(row, OK, took_s, len(answered.body))
-                if took_s >= watch.slow_s or _is_wide(outcome):
+                if (
+                    took_s >= watch.slow_s
+                    or getattr(outcome, "shards", ONE_SHARD) is not ONE_SHARD
+                ):
                     watch.note(ask, outcome, request, took_s)
             else:
                 watch.count_other(row, served, request, answered, took_s, ask)
@@ -362,11 +365,6 @@ def _trace_refusal(request: HttpRequest, reply: HttpReply, begun: float) -> None
     if any(name == b"traceparent" for name, _ in request.headers):
         traced = [(name, value) for name, value in request.headers if name == b"traceparent"]
         Trace(RequestHeaders(traced), begun).tell(reply)
-
-
-def _is_wide(outcome: Outcome) -> bool:
-    """Did more than one shard answer, or less than all of the buckets?"""
-    return isinstance(outcome, PageOutcome | GroupsOutcome) and outcome.shards is not ONE_SHARD
 
 
 def _headers_of(request: HttpRequest) -> RequestHeaders:
