@@ -23,7 +23,8 @@ from tests.cluster.clusters import Cluster, running_clusters
 from tests.cluster.oracle import answer, same
 from tests.cluster.processes import await_true, family, pid_of
 
-LINES = {"Accept": "application/jsonl"}
+# The machine may be busy with many clusters: what is tested here is not how fast it is.
+LINES = {"Accept": "application/jsonl", "Shardpoint-Timeout-Ms": "30000"}
 ALL_FLIGHTS = "/long_haul?miles=0"
 FLIGHTS = 336_776
 GROWTH_BYTES_MAX = 48 * 1024 * 1024  # of 130 MB that are exported
@@ -59,13 +60,15 @@ class SlowClient:
     def __init__(self, cluster: Cluster, target: str) -> None:
         place = urlsplit(cluster.url)
         self._socket = socket.create_connection((place.hostname, place.port), timeout=40)
-        self._socket.sendall(
-            f"GET {target} HTTP/1.1\r\nHost: x\r\nAccept: application/jsonl\r\n"
-            f"Authorization: Bearer {cluster.key}\r\nConnection: close\r\n\r\n".encode()
-        )
+        headers = {"Authorization": f"Bearer {cluster.key}", "Connection": "close", **LINES}
+        lines = [f"{name}: {value}" for name, value in headers.items()]
+        head = [f"GET {target} HTTP/1.1", "Host: x", *lines, "", ""]
+        self._socket.sendall("\r\n".join(head).encode())
         self._bytes = b""
         while self._bytes.count(b"\n") < 40:
-            self._bytes += self._socket.recv(4_096)
+            block = self._socket.recv(4_096)
+            assert block, self._bytes
+            self._bytes += block
         assert self._bytes.startswith(b"HTTP/1.1 200 OK\r\n")
 
     def rest(self) -> tuple[list[bytes], bool]:
@@ -125,8 +128,9 @@ def test_every_flight_comes_once_and_in_order(
     before = _memory(cluster)
     found = [json.loads(line)["id"] for line in export(cluster, ALL_FLIGHTS).iter_lines(1 << 16)]
 
+    is_same = ids == found  # what differs among so many would take minutes to be told
     assert FLIGHTS == len(ids)
-    assert ids == found
+    assert is_same
     assert _memory(cluster) - before < GROWTH_BYTES_MAX
 
 
@@ -219,15 +223,23 @@ def test_a_shard_that_dies_breaks_the_export_and_its_rest_can_be_had(flying: Clu
     lines, is_whole = client.rest()
     client.close()
     problem = json.loads(lines.pop())["$problem"]
-    await_true(lambda: flying.get("/count_flights").status_code == 200)
-    rest = rows_of(export(flying, f"{ALL_FLIGHTS}&after={quote(problem['next'])}"))
+    replies: list[requests.Response] = []
+
+    def goes_on() -> bool:
+        replies.append(export(flying, f"{ALL_FLIGHTS}&after={quote(problem['next'])}"))
+        return replies[-1].status_code == 200
+
+    await_true(goes_on)
+    rest = rows_of(replies[-1])
     got = [json.dumps(json.loads(line)["id"]) for line in lines]
 
     assert not is_whole
     assert ["s1"] == [fault["id"] for fault in problem["shards"]]
     assert problem["code"] in ("shard-unavailable", "shard-reset")
     assert 40 <= len(got) < FLIGHTS
-    assert whole == got + [json.dumps(row["id"]) for row in rest]
+    # Compared as wholes: what differs among so many would take minutes to be told.
+    is_same = whole == got + [json.dumps(row["id"]) for row in rest]
+    assert is_same
 
 
 def test_a_client_that_reads_slowly_gets_it_all(flying: Cluster) -> None:
