@@ -61,7 +61,7 @@ class ScriptedStream:
     def send(self, *, body: bytes, done: Callable[[int, bytes], None], **_: Any) -> int:
         """End the call as the script says."""
         loop = asyncio.get_running_loop()
-        self.keys.append(calls.decode_call(body).idempotency_key)
+        self.keys.append(_key_in(body))
         status, answer = REFUSED if self.is_broken else self.script.popleft()
         if (status, answer) == SILENCE:
             return 1
@@ -72,6 +72,12 @@ class ScriptedStream:
     def forget(self, request_id: int) -> None:
         """Take note."""
         self.forgotten.append(request_id)
+
+
+def _key_in(body: bytes) -> str:
+    is_batch = isinstance(calls.decode_plain(body)[0], list)
+    call = calls.decode_many(body) if is_batch else calls.decode_call(body)
+    return call.idempotency_key
 
 
 class ScriptedStreams(Streams):
