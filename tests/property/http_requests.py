@@ -9,6 +9,7 @@ from urllib.parse import quote, quote_plus
 from hypothesis import strategies as st
 
 from modeldefs.kit.catalog import Catalog
+from modeldefs.kit.endpoints import Endpoint
 from modeldefs.kit.parameters import ParameterSpec
 from tests.property.two_paths import Keys
 
@@ -127,6 +128,22 @@ def _bodies(draw: st.DrawFn, specs: list[ParameterSpec], *, right: bool) -> byte
 
 
 @st.composite
+def _batches(draw: st.DrawFn, specs: list[ParameterSpec], *, right: bool) -> bytes:
+    texts = draw(st.lists(_bodies(specs, right=right), min_size=int(right), max_size=3))
+    name = "items" if right else draw(st.sampled_from(["items", "items", "items", "item"]))
+    return b'{"%b":[%b]}' % (name.encode(), b",".join(texts))
+
+
+def _body_of(endpoint: Endpoint[Any, Any], *, right: bool) -> st.SearchStrategy[bytes]:
+    specs = list(endpoint.parameters)
+    one = _bodies(specs, right=right)
+    if not endpoint.is_many:
+        return one
+    batches = _batches(specs, right=right)
+    return batches if right else st.one_of(batches, batches, one)
+
+
+@st.composite
 def _headers(draw: st.DrawFn, keys: Keys, *, right: bool) -> list[tuple[str, str]]:
     bearer = f"Bearer {keys.all.text}"
     if right:
@@ -183,7 +200,7 @@ def right_requests(draw: st.DrawFn, catalog: Catalog, keys: Keys) -> bytes:
     target, body = f"/{endpoint.name}", None
     if method in ("POST", "QUERY"):
         headers.append(("Content-Type", "application/json"))
-        body = draw(_bodies(specs, right=True))
+        body = draw(_body_of(endpoint, right=True))
     else:
         target += "?" + draw(_urls(specs, right=True))
     return _framed(method, target, headers, body, chunked=draw(st.booleans()))
@@ -196,7 +213,7 @@ def _odd_requests(draw: st.DrawFn, catalog: Catalog, keys: Keys) -> bytes:
     name = draw(st.sampled_from([endpoint.name] * 9 + NAMES))
     method = draw(st.sampled_from([*endpoint.methods, *METHODS]))
     url = draw(_urls(specs, right=False)) if method != "QUERY" or draw(st.booleans()) else ""
-    body = draw(_bodies(specs, right=False)) if draw(st.booleans()) else None
+    body = draw(_body_of(endpoint, right=False)) if draw(st.booleans()) else None
     headers = draw(_headers(keys, right=False))
     if body is not None:
         count = draw(st.sampled_from([1, 1, 1, 1, 2, 0]))

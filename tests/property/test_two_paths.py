@@ -77,6 +77,41 @@ def test_right_requests_reach_the_backend_by_both(
     assert 1 == len(paths.backend.asks)
 
 
+@settings(max_examples=50)
+@given(data=st.data())
+def test_right_requests_for_the_examples_reach_the_backend_by_both(
+    examples: TwoPaths, data: st.DataObject
+) -> None:
+    """So do those for the shipped definitions, whose batches are read by a way of their own."""
+    fast, slow = examples.ask(data.draw(right_requests(current_catalog(), examples.keys)))
+
+    assert fast == slow
+    assert 1 == len(examples.backend.asks)
+
+
+def test_batches_are_the_same_by_both(examples: TwoPaths) -> None:
+    """Right ones, ones with a flaw in one item, and none at all."""
+    person = dict.fromkeys(current_catalog().endpoints["insert_users"].by_name, "7")
+    batches: list[list[Any]] = [
+        [person],
+        [person] * 1_000,
+        [person] * 1_001,
+        [],
+        [person, {**person, "id": "x"}],
+        [person, {**person, "fax": "1"}, {"id": "7"}, 7, None],
+        [{}] * 300,
+    ]
+    bodies = [json.dumps({"items": members}).encode() for members in batches]
+    statuses = []
+    for body in (*bodies, b"{}", b'{"items":[[[[{}]]]]}', b"[" * 200):
+        request = _plain("POST", "/insert_users", examples.keys.all.text, body)
+        fast, slow = examples.ask(request)
+        assert fast == slow
+        statuses.append(fast[0].split()[1])
+
+    assert statuses == [b"200"] * 2 + [b"400"] * 8
+
+
 def _plain(
     method: str, target: str, key: str = "", body: bytes | None = None, *more: str
 ) -> bytes:

@@ -146,7 +146,7 @@ def test_no_more_than_a_hundred_breaches_are_told() -> None:
     assert "the first 100" in refusal.value.detail
 
 
-LEAVES = st.sampled_from(
+LEAVES: st.SearchStrategy[Any] = st.sampled_from(
     ["7", 7, -1, 2**53, 2**53 + 1, "x", "", None, True, 1.5, [], [1], {}, "\ud800", "\x00", "é"]
 )
 MEMBERS = st.dictionaries(st.sampled_from([*ONE, "fax"]), LEAVES, max_size=7)
