@@ -38,7 +38,8 @@ class Target:
     def get(self, url: bytes) -> bytes:
         """Return a right request, the last of its connection."""
         line = b"GET " + url + b" HTTP/1.1\r\n"
-        return line + HOST + self.who + b"Connection: close\r\n\r\n"
+        patient = b"Shardpoint-Timeout-Ms: 30000\r\n"  # the machine may be busy
+        return line + HOST + self.who + patient + b"Connection: close\r\n\r\n"
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +101,8 @@ def test_a_doubtful_request_is_refused_once(targets: dict[str, Target], name: st
         assert [400] == [answer.status for answer in answers], place
         assert answers[0].problem["code"] == "invalid-request"
         assert answers[0].headers["connection"] == "close"
-        assert (after.status, json.loads(after.body)["value"]) == (200, 0), place
+        assert after.status == 200, (place, after)
+        assert json.loads(after.body)["value"] == 0, place
 
 
 @pytest.mark.parametrize("place", PLACES)
