@@ -217,10 +217,15 @@ def test_a_shard_that_dies_breaks_the_export_and_its_rest_can_be_had(flying: Clu
     where it stands; from there on it gets exactly the rest."""
     whole = [json.dumps(row["id"]) for row in rows_of(export(flying, ALL_FLIGHTS))]
     client = SlowClient(flying, ALL_FLIGHTS)
-    for pid in family(pid_of(flying.run_dir, "node-s1")):
-        os.kill(pid, signal.SIGKILL)
-    await_true(lambda: flying.get("/count_flights").status_code == 503)
-    lines, is_whole = client.rest()
+    # Were the node back before the client reads on, the export would simply go on.
+    os.kill(flying.process.pid, signal.SIGSTOP)
+    try:
+        for pid in family(pid_of(flying.run_dir, "node-s1")):
+            os.kill(pid, signal.SIGKILL)
+        await_true(lambda: flying.get("/count_flights").status_code == 503)
+        lines, is_whole = client.rest()
+    finally:
+        os.kill(flying.process.pid, signal.SIGCONT)
     client.close()
     problem = json.loads(lines.pop())["$problem"]
     replies: list[requests.Response] = []
