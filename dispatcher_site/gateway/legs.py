@@ -10,7 +10,9 @@ from dispatcher_site.gateway.streams import Streams
 from dispatcher_site.routing.planner import Leg, plan_request
 from dispatcher_site.routing.shard_map import ShardMap
 from modeldefs.kit.asks import Ask
+from modeldefs.kit.walks import Portion, Ranges, joined, multirange, portions
 from modeldefs.wire import calls
+from modeldefs.wire.cursors import Stand
 
 
 def legs_of(ask: Ask, shard_map: ShardMap, streams: Streams) -> Sequence[Leg]:
@@ -36,13 +38,27 @@ def legs_of(ask: Ask, shard_map: ShardMap, streams: Streams) -> Sequence[Leg]:
     ).legs
 
 
-def body_of(ask: Ask, leg: Leg | None, *, limit: int, after: list[Any] | None) -> bytes:
+def portions_of(
+    ask: Ask, legs: Sequence[Leg], shard_map: ShardMap
+) -> tuple[list[Leg], list[Portion]]:
+    """Return the legs of a walk some of whose ranges lag: one for each place that a shard's
+    buckets stand at, and what it asks for."""
+    by_shard = {leg.shard: leg for leg in legs}
+    stand = Stand(ask.after, ask.lagging)
+    found = portions(stand, [(each, joined(shard_map.ranges_of(each))) for each in by_shard])
+    return [by_shard[portion.shard] for portion in found], found
+
+
+def body_of(
+    ask: Ask, leg: Leg | None, *, limit: int, after: list[Any] | None, ranges: Ranges = ()
+) -> bytes:
     """Return the call of a read, as bytes: the same for all legs but those with a list cut."""
     values = ask.values
     if leg is not None and leg.replaced is not None:
         name, own = leg.replaced
         values = {**values, name: own}
     present = [values[name] for name in ask.served.names if name in values]
-    return calls.encode(
-        calls.Call(ask.mask, present, limit, after, ask.principal.kid, ask.request_id)
-    )
+    call = calls.Call(ask.mask, present, limit, after, ask.principal.kid, ask.request_id)
+    if ranges:
+        call.buckets = multirange(ranges)
+    return calls.encode(call)

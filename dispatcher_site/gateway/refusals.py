@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 
 from dispatcher_site.gateway.streams import Streams
 from modeldefs.wire import calls
 from modeldefs.wire.problems import (
+    DeadlineExceeded,
     Overloaded,
     Problem,
     ShardFault,
@@ -17,6 +20,13 @@ from modeldefs.wire.problems import (
 )
 
 MOVED = frozenset({"wrong-shard", "stale-epoch"})
+# What says of a shard that it cannot answer now, not of the request that it is wrong.
+ABSENT = frozenset(
+    {
+        "shard-unavailable", "shard-reset", "shard-untrusted", "shard-behind", "overloaded",
+        "deadline-exceeded", "not-primary", "storage-full", "contract-mismatch", "clock-skew",
+    }
+)  # fmt: skip
 
 
 def problem_of(streams: Streams, shard: str, status: int, body: bytes) -> Problem:
@@ -45,3 +55,18 @@ def untrusted(*shards: str) -> ShardUntrusted:
 def unsettled(shard: str) -> ShardUnavailable:
     """Return the problem for a shard and a map that still disagree after a refresh."""
     return ShardUnavailable(shards=[ShardFault(shard, "routing-unsettled")])
+
+
+def absence_of(problem: Problem, shard: str, took_ms: float) -> ShardFault:
+    """Return why a shard is missing in an answer that its problem is not the end of."""
+    for fault in problem.shards:
+        if fault.id == shard:
+            return ShardFault(shard, fault.code, took_ms)
+    return ShardFault(shard, problem.code, took_ms)
+
+
+def none_answered(faults: Sequence[ShardFault]) -> Problem:
+    """Return the problem for an answer of which every part is missing."""
+    if all(fault.code == "deadline-exceeded" for fault in faults):
+        return DeadlineExceeded(shards=faults)
+    return ShardUnavailable(shards=faults)

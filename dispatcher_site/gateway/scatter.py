@@ -1,8 +1,9 @@
 """Answering one ask from the shards: legs out, parts in, one outcome.
 
 Every ask ends with exactly one outcome, at its deadline at the latest. An answer is whole or it is
-a problem that names the shards that are missing; nothing in between. A refusal that says our map
-is old costs one refresh and one more try. Writes go to one shard, by ``single``.
+a problem that names the shards that are missing; only who prefers it partial gets what came, with
+the names of what did not. A refusal that says our map is old costs one refresh and one more try.
+Writes go to one shard, by ``single``.
 """
 
 from __future__ import annotations
@@ -10,19 +11,29 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterable, Sequence
+from operator import attrgetter
 
 import msgspec
 
 from dispatcher_site.gateway.deadlines import Deadlines
-from dispatcher_site.gateway.legs import body_of, legs_of
-from dispatcher_site.gateway.refusals import problem_of, untrusted
+from dispatcher_site.gateway.legs import body_of, legs_of, portions_of
+from dispatcher_site.gateway.refusals import (
+    ABSENT,
+    absence_of,
+    none_answered,
+    problem_of,
+    untrusted,
+)
 from dispatcher_site.gateway.routing_state import RoutingKeeper
 from dispatcher_site.gateway.streams import Streams
 from dispatcher_site.gateway.tries import HOP_MS, TRIES_MAX, Done, can_help, final, try_later
 from dispatcher_site.routing.planner import Leg
-from modeldefs.kit.answers import groups_outcome, merged_outcome, page_outcome
+from dispatcher_site.routing.shard_map import ShardMap
+from modeldefs.kit.answers import groups_outcome, merged_outcome, page_outcome, walked_outcome
 from modeldefs.kit.asks import Ask, Outcome, PageOutcome, Shards
+from modeldefs.kit.buckets import BUCKET_COUNT
 from modeldefs.kit.merge import first_limit
+from modeldefs.kit.walks import Portion, joined, size
 from modeldefs.wire import calls
 from modeldefs.wire.frames import NO_BUCKET, NO_REQUEST
 from modeldefs.wire.meters import RETRIES
@@ -44,6 +55,7 @@ class Scatter:
         "_ask",
         "_deadlines",
         "_done",
+        "_faults",
         "_is_page",
         "_is_partly",
         "_is_whole",
@@ -51,7 +63,9 @@ class Scatter:
         "_left",
         "_legs",
         "_loop",
+        "_map",
         "_parts",
+        "_portions",
         "_requests",
         "_streams",
         "_tries",
@@ -75,7 +89,10 @@ class Scatter:
         self._keeper, self._streams, self._deadlines, self._loop = keeper, streams, deadlines, loop
         self.deadline = loop.time() + ask.timeout_ms / 1_000
         self._tries = 0
+        self._map: ShardMap | None = None
         self._legs: Sequence[Leg] = ()
+        self._portions: Sequence[Portion] = ()  # of the legs, where ranges of the walk lag
+        self._faults: dict[str, ShardFault] = {}  # of the shards that will be missing
         self._parts: list[bytes | None] = []
         self._requests: list[tuple[str, int]] = []
         self._left = 0
@@ -92,22 +109,34 @@ class Scatter:
         self._tries += 1
         if self._tries == 1:
             self._deadlines.watch(self)
+        self._map = shard_map
         self._legs = legs_of(self._ask, shard_map, self._streams)
+        if self._ask.lagging:
+            self._legs, self._portions = portions_of(self._ask, self._legs, shard_map)
         self._parts = [None] * len(self._legs)
         self._requests = []
+        self._faults = {}
         self._left = len(self._legs)
         if not self._legs:
             self._merge()
             return
         self._is_partly = False
         limit = self._ask.limit
-        if self._is_page and len(self._legs) > 1:
+        is_whole = not (self._portions or self._ask.prefers.partial)
+        if self._is_page and is_whole and len(self._legs) > 1:
             limit = first_limit(limit, len(self._legs))
             self._is_partly = limit < self._ask.limit
         self._send_legs(range(len(self._legs)), limit)
 
     def _send_legs(self, places: Iterable[int], limit: int) -> None:
         ask = self._ask
+        if self._portions:
+            for place in places:
+                leg, (_, after, ranges) = self._legs[place], self._portions[place]
+                self._send(
+                    place, leg, 0, body_of(ask, leg, limit=limit, after=after, ranges=ranges)
+                )
+            return
         flags = calls.JOINED if len(self._legs) == 1 else 0
         body = body_of(ask, None, limit=limit, after=ask.after)
         for place in places:
@@ -144,9 +173,7 @@ class Scatter:
         if status in (calls.WHOLE, calls.MORE):
             self._is_whole = status == calls.WHOLE
             self._parts[place] = body
-            self._left -= 1
-            if self._left == 0:
-                self._merge()
+            self._end_leg()
             return
         problem = problem_of(self._streams, shard, status, body)
         can_repeat = self._tries < TRIES_MAX and self._loop.time() < self.deadline
@@ -163,7 +190,20 @@ class Scatter:
                 is_open=lambda: all(self._streams.is_open(leg.shard) for leg in self._legs),
             )
             return
-        self._finish(final(problem, shard))
+        problem = final(problem, shard)
+        if self._ask.prefers.partial and problem.code in ABSENT:
+            self._faults.setdefault(shard, absence_of(problem, shard, self._took_ms()))
+            self._end_leg()
+        else:
+            self._finish(problem)
+
+    def _end_leg(self) -> None:
+        self._left -= 1
+        if self._left == 0:
+            self._merge()
+
+    def _took_ms(self) -> float:
+        return (self._loop.time() - self.deadline) * 1_000 + self._ask.timeout_ms
 
     def _again(self) -> None:
         if not self.is_over:
@@ -184,8 +224,10 @@ class Scatter:
     def _outcome(self) -> Outcome | None:
         """Return the outcome; None when shards must be asked for more first."""
         ask = self._ask
-        bodies = [body for body in self._parts if body is not None]
         assert ask.plan is not None
+        if self._faults or self._portions:
+            return self._outcome_with_holes()
+        bodies = [body for body in self._parts if body is not None]
         shards = Shards(len(self._legs), len(bodies))
         try:
             if ask.plan.groups is not None:
@@ -208,14 +250,48 @@ class Scatter:
         self._send_legs(short, ask.limit)
         return None
 
+    def _outcome_with_holes(self) -> Outcome:
+        """Return the outcome of a walk some of whose ranges lag, or of what came."""
+        ask, faults = self._ask, self._faults
+        assert self._map is not None
+        assert ask.plan is not None
+        asked = {leg.shard for leg in self._legs}
+        if len(faults) == len(asked):
+            return none_answered(tuple(faults.values()))
+        missing = joined(pair for shard in faults for pair in self._map.ranges_of(shard))
+        shards = Shards(
+            len(asked),
+            len(asked) - len(faults),
+            1 - size(missing) / BUCKET_COUNT,
+            tuple(sorted(faults.values(), key=attrgetter("id"))),
+        )
+        # Of a shard that is missing in one leg the others do not count either.
+        bodies = [
+            body
+            for leg, body in zip(self._legs, self._parts, strict=True)
+            if body is not None and leg.shard not in faults
+        ]
+        try:
+            if ask.plan.groups is not None:
+                return groups_outcome(ask, [calls.decode_groups(body) for body in bodies], shards)
+            parts = [calls.decode_page(body) for body in bodies]
+        except msgspec.DecodeError:
+            return untrusted(*asked.difference(faults))
+        return walked_outcome(ask, parts, shards, missing)
+
     def on_deadline(self) -> None:
-        """Name the shards that were waited for."""
+        """Name the shards that were waited for, or do without them."""
         waited = [
             ShardFault(leg.shard, "deadline-exceeded", self._ask.timeout_ms)
             for leg, part in zip(self._legs, self._parts, strict=True)
-            if part is None
+            if part is None and leg.shard not in self._faults
         ]
-        self._finish(DeadlineExceeded(shards=waited))
+        if not self._ask.prefers.partial:
+            self._finish(DeadlineExceeded(shards=waited))
+            return
+        self._forget_others()
+        self._faults |= {fault.id: fault for fault in waited}
+        self._merge()
 
     def _finish(self, outcome: Outcome) -> None:
         if self.is_over:

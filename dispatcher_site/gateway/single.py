@@ -181,9 +181,9 @@ class SingleShard:
         """Stop waiting, and tell the node so."""
         # A write that left may still be committed: whoever repeats it without a key of theirs may
         # do it twice.
-        is_keyed = self._ask.idempotency_key != ""
+        is_safe = self._ask.idempotency_key != "" or self._ask.prefers.rollback
         has_left = self._request_id != NO_REQUEST or self._was_lost
-        unknown = self._ask.plan is None and not is_keyed and has_left
+        unknown = self._ask.plan is None and not is_safe and has_left
         members = {"retryable": False} if unknown else None
         fault = ShardFault(self._shard, "deadline-exceeded", self._ask.timeout_ms)
         self._forget()

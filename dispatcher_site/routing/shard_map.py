@@ -76,3 +76,12 @@ class ShardMap:
     def shards(self) -> tuple[str, ...]:
         """The shards that own anything, in the order of their first bucket."""
         return tuple(dict.fromkeys(owner.shard for owner in self.owners))
+
+    def ranges_of(self, shard: str) -> tuple[tuple[int, int], ...]:
+        """Return the bucket ranges of a shard, first to last inclusive, ascending."""
+        ends = (*self.starts[1:], BUCKET_COUNT)
+        return tuple(
+            (first, end - 1)
+            for first, end, owner in zip(self.starts, ends, self.owners, strict=True)
+            if owner.shard == shard
+        )

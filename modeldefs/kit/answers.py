@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from math import isfinite
 from typing import Any
 
@@ -20,8 +21,11 @@ from modeldefs.kit.merge import (
     short_parts,
     sort_groups,
 )
+from modeldefs.kit.walks import Ranges, can_be_told, late_rows, stand_after
 from modeldefs.kit.wireforms import BIGINT, BIGINT_SUM, COUNT, DECIMAL, FLOAT, INTEGER, JSON
 from modeldefs.wire import calls
+from modeldefs.wire.cursors import Stand
+from modeldefs.wire.problems import ShardUnavailable
 
 # What Postgres' own to_json writes, too.
 _NOT_JSON = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
@@ -44,14 +48,43 @@ def merged_outcome(
     ask: Ask, parts: Sequence[calls.PagePart], shards: Shards
 ) -> tuple[PageOutcome, list[int]]:
     """Return the page of several parts, and which of them must be asked for all of it first."""
-    assert ask.plan is not None
-    assert ask.plan.first is not None
-    order = [OrderKey(key.descending, key.form is DECIMAL) for key in ask.plan.first.keys]
+    order = _page_order(ask)
     pages = [PagePart(part.rows, part.keys, part.more) for part in parts]
     merged = merge_pages(pages, order, ask.limit)
     last = list(merged.last) if merged.last is not None else None
     outcome = PageOutcome(b",".join(merged.rows), last, merged.more, shards)
     return outcome, short_parts(pages, merged, order, ask.limit)
+
+
+def walked_outcome(
+    ask: Ask, parts: Sequence[calls.PagePart], shards: Shards, missing: Ranges
+) -> PageOutcome:
+    """Return a page of a walk in which buckets are missing, or were: with where each stands then.
+
+    Raises:
+        ShardUnavailable: They stand in more places than a cursor can hold.
+    """
+    order = _page_order(ask)
+    outcome, _ = merged_outcome(ask, parts, shards)
+    before = Stand(ask.after, ask.lagging)
+    keys = [key for part in parts for key in part.keys]
+    late = late_rows(before, keys, outcome.last, order)
+    behind = stand_after(before, missing, outcome.last, order, more=outcome.more)
+    told = replace(shards, late=late) if late else shards
+    if behind is None or ask.served.is_single:
+        return PageOutcome(outcome.rows, None, False, told)
+    if not can_be_told(behind.lagging):
+        raise ShardUnavailable(
+            "too many parts of this walk stand in different places: wait for the shards",
+            shards=shards.missing,
+        )
+    return PageOutcome(outcome.rows, behind.position, True, told, behind.lagging)
+
+
+def _page_order(ask: Ask) -> list[OrderKey]:
+    assert ask.plan is not None
+    assert ask.plan.first is not None
+    return [OrderKey(key.descending, key.form is DECIMAL) for key in ask.plan.first.keys]
 
 
 def groups_outcome(ask: Ask, parts: Sequence[calls.GroupPart], shards: Shards) -> GroupsOutcome:

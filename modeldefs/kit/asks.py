@@ -12,14 +12,16 @@ from modeldefs.kit.endpoints import Endpoint
 from modeldefs.kit.many import ManyEndpoint
 from modeldefs.kit.many_requests import ManyReader, QuickMany
 from modeldefs.kit.plans import ReadPlan
+from modeldefs.kit.preferences import NOTHING, Honoured
 from modeldefs.kit.quick_requests import QuickRequests
 from modeldefs.kit.requests import RequestReader, export_reader
 from modeldefs.kit.traces import Trace
 from modeldefs.wire import calls
+from modeldefs.wire.cursors import Lagging
 from modeldefs.wire.http1 import Cancel
 from modeldefs.wire.keys import Principal
 from modeldefs.wire.meters import Row, new_row
-from modeldefs.wire.problems import Problem
+from modeldefs.wire.problems import Problem, ShardFault
 
 if TYPE_CHECKING:
     from modeldefs.kit.exports import Export
@@ -38,6 +40,8 @@ class Shards:
     asked: int
     answered: int
     coverage: float = 1.0  # the share of all buckets that the answer is about
+    missing: tuple[ShardFault, ...] = ()  # whose rows the answer lacks, and why
+    late: int = 0  # rows of a page that should have come before, had their shard been there
 
 
 ONE_SHARD = Shards(1, 1)
@@ -51,6 +55,7 @@ class PageOutcome:
     last: list[Any] | None
     more: bool
     shards: Shards
+    lagging: tuple[Lagging, ...] = ()  # bucket ranges whose place is not ``last``
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +101,8 @@ class Ask:
     idempotency_key: str = ""  # the client's own, of a write
     is_export: bool = False  # all rows, as lines
     trace: Trace | None = None  # of a request that asked for it
+    prefers: Honoured = NOTHING
+    lagging: tuple[Lagging, ...] = ()  # bucket ranges whose place is not ``after``
 
     @property
     def is_scatter(self) -> bool:
@@ -130,6 +137,7 @@ class Ask:
             fingerprint=self._fingerprint(values) if own else b"",
             hop=is_hop and not own,
             trace=self.trace.header if self.trace is not None else "",
+            rollback=self.prefers.rollback,
         )
 
     def many_call(

@@ -26,7 +26,11 @@ def _order(order: str | tuple[str, ...]) -> tuple[str, ...]:
 def query(function: Callable[P, R], /) -> Endpoint[P, R]: ...
 @overload
 def query(
-    *, order: str | tuple[str, ...] = (), limit: int = ..., limit_max: int = ...
+    *,
+    order: str | tuple[str, ...] = (),
+    limit: int = ...,
+    limit_max: int = ...,
+    partial: bool = ...,
 ) -> Callable[[Callable[P, R]], Endpoint[P, R]]: ...
 def query(
     function: Callable[P, R] | None = None,
@@ -35,6 +39,7 @@ def query(
     order: str | tuple[str, ...] = (),
     limit: int = PAGE_LIMIT_DEFAULT,
     limit_max: int = PAGE_LIMIT_MAX,
+    partial: bool = True,
 ) -> Any:
     """Declare a read: a page of rows, or one row.
 
@@ -43,8 +48,11 @@ def query(
         order: Names of non-null columns, "-" before descending ones; the primary key is appended.
         limit: Rows in a page when the caller does not say.
         limit_max: Most rows that a caller may ask for; more is refused, never cut.
+        partial: May a caller prefer an answer that lacks shards to none (``Prefer: partial``)?
     """
-    options = Options("query", order=_order(order), limit=limit, limit_max=limit_max)
+    options = Options(
+        "query", order=_order(order), limit=limit, limit_max=limit_max, partial=partial
+    )
     if function is not None:
         return Endpoint(function, options)
     return lambda inner: Endpoint(inner, options)
@@ -58,6 +66,7 @@ def aggregate(
     order: str | tuple[str, ...] = (),
     top: int | None = None,
     on: type[models.Model] | None = None,
+    partial: bool = ...,
 ) -> Callable[[Callable[P, R]], Endpoint[P, R]]: ...
 def aggregate(
     function: Callable[P, R] | None = None,
@@ -66,6 +75,7 @@ def aggregate(
     order: str | tuple[str, ...] = (),
     top: int | None = None,
     on: type[models.Model] | None = None,
+    partial: bool = True,
 ) -> Any:
     """Declare a read whose parts add up over the shards.
 
@@ -74,8 +84,9 @@ def aggregate(
         order: Names of groups or aggregates, "-" before descending ones; by default the groups.
         top: Only so many groups, by ``order``; the caller may ask for fewer or more by ``limit``.
         on: The model that is read, where the return annotation does not say it.
+        partial: May a caller prefer an answer that lacks shards to none (``Prefer: partial``)?
     """
-    options = Options("aggregate", order=_order(order), top=top, on=on)
+    options = Options("aggregate", order=_order(order), top=top, on=on, partial=partial)
     if function is not None:
         return Endpoint(function, options)
     return lambda inner: Endpoint(inner, options)

@@ -61,6 +61,7 @@ class Options:
     limit: int = PAGE_LIMIT_DEFAULT
     limit_max: int = PAGE_LIMIT_MAX
     many: str = ""
+    partial: bool = True  # may a caller prefer an answer that lacks shards?
 
 
 @dataclass(eq=False)

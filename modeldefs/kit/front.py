@@ -33,16 +33,18 @@ from modeldefs.kit.endpoints import RESERVED_PATHS
 from modeldefs.kit.errors import DefinitionError
 from modeldefs.kit.many_requests import ManyReader
 from modeldefs.kit.plans import ReadPlan
+from modeldefs.kit.preferences import NOTHING, honoured
 from modeldefs.kit.replies import ReplyMaker, cursor_binding, groups_json, problem_reply
 from modeldefs.kit.request_headers import JSON_TYPE, RequestHeaders, idempotency_key_of
 from modeldefs.kit.requests import ReadRequest, RequestReader
 from modeldefs.kit.traces import Trace
 from modeldefs.kit.watching import Watch
-from modeldefs.wire.cursors import read_cursor
+from modeldefs.wire.cursors import START, read_cursor
 from modeldefs.wire.http1 import Cancel, HttpReply, HttpRequest, JsonReply, Reply
 from modeldefs.wire.keys import Principal, required_scope
 from modeldefs.wire.meters import ABANDONED, BYTES_IN, OK, count
 from modeldefs.wire.problems import (
+    CursorInvalid,
     DefinitionFault,
     Forbidden,
     InputError,
@@ -283,32 +285,40 @@ class DataFront:
             reader = _export_reader(served, request)
         elif not headers.accepts_json:
             raise NotAcceptable(f"{served.endpoint.name} answers {served.answers}")
+        is_export = reader is not served.reader
         asked = self._read(served, reader, request, headers)
+        prefers = NOTHING
+        if headers.preferences is not None:
+            prefers = honoured(headers.preferences, served.endpoint, is_export=is_export)
         mask = served.mask_of(asked.values)
         plan = None
-        after = None
+        stand = START
         if served.verb == "read":
             plan = self._plan(served, mask)
             if asked.after is not None:
-                after = read_cursor(
+                stand = read_cursor(
                     self._cursor_key,
                     asked.after,
                     endpoint=served.endpoint.name,
                     binding=cursor_binding(served, asked.values, principal),
                     now=self._clock(),
                 )
+                if stand.lagging:
+                    _check_lagging(plan, is_export=is_export)
         return Ask(
             served,
             plan,
             mask,
             asked.values,
             1 if served.is_single else asked.limit,
-            after,
+            stand.position,
             principal,
             request_id,
             headers.timeout_ms,
             idempotency_key_of(headers, request.key_beside) if served.verb == "write" else "",
-            reader is not served.reader,
+            is_export,
+            prefers=prefers,
+            lagging=stand.lagging,
         )
 
     def _read(
@@ -351,6 +361,14 @@ class DataFront:
                 raise DefinitionFault from None
             served.plans[mask] = plan
         return plan
+
+
+def _check_lagging(plan: ReadPlan, *, is_export: bool) -> None:
+    """Refuse a cursor with ranges that stand behind the others where they could be passed by."""
+    if is_export:
+        raise CursorInvalid("its walk lacked a shard: go on by pages until its rows came")
+    if plan.ranged is None or plan.route.reach not in ("scatter", "list"):
+        raise CursorInvalid("its walk lacked a shard, and is of another kind now")
 
 
 def _export_reader(served: Served, request: HttpRequest) -> RequestReader:

@@ -89,17 +89,22 @@ def short_parts(
     return [
         place
         for place, part in enumerate(parts)
-        if part.more and not (is_full and not _is_before(part.keys[-1], merged.last, order))
+        if part.more
+        and not (
+            is_full
+            and merged.last is not None
+            and compare_keys(part.keys[-1], merged.last, order) >= 0
+        )
     ]
 
 
-def _is_before(key: Sequence[Any], last: Sequence[Any] | None, order: Sequence[OrderKey]) -> bool:
-    assert last is not None
-    pairs = zip(*comparables((key, last), order), order, strict=True)
-    for own, other, column in pairs:
+def compare_keys(a: Sequence[Any], b: Sequence[Any], order: Sequence[OrderKey]) -> int:
+    """Return -1, 0 or 1: does a key stand before, at or behind another?"""
+    for own, other, column in zip(*comparables((a, b), order), order, strict=True):
         if own != other:
-            return bool(own > other) if column.descending else bool(own < other)
-    return False
+            is_before = own > other if column.descending else own < other
+            return -1 if is_before else 1
+    return 0
 
 
 def sort_entries(entries: list[Any], order: Sequence[OrderKey]) -> None:

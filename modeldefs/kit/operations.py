@@ -24,6 +24,8 @@ from modeldefs.kit.handler import answer_through_django
 from modeldefs.kit.many import ITEMS_MAX, ManyEndpoint
 from modeldefs.kit.parameters import ParameterSpec
 from modeldefs.kit.plans import ReadPlan
+from modeldefs.kit.preferences import HEADER as PREFER
+from modeldefs.kit.preferences import preference_examples
 from modeldefs.kit.request_headers import LINES_TYPE
 from modeldefs.kit.statements import output_columns
 from modeldefs.kit.tracing import presence_sets
@@ -133,16 +135,19 @@ def _described(catalog: Catalog, endpoint: Endpoint[Any, Any], method: str) -> d
     specs = list(endpoint.parameters)
     is_write = endpoint.kind == "mutation"
     codes = (*_PROBLEMS_OF_ALL, *_PROBLEMS_OF_WRITES) if is_write else _PROBLEMS_OF_ALL
-    described: dict[str, Any] = {
-        "responses": {
-            200: {
-                "description": "The answer, whole.",
-                "content": _answer_content(catalog, endpoint),
-            },
-            **_problem_responses(codes, endpoint.options.problems),
+    responses: dict[int, Any] = {
+        200: {
+            "description": _answer_description(endpoint),
+            "headers": {"Preference-Applied": _APPLIED},
+            "content": _answer_content(catalog, endpoint),
         },
-        "parameters": [_IDEMPOTENCY_KEY] if is_write else [],
+        **_problem_responses(codes, endpoint.options.problems),
     }
+    parameters = [_prefer(endpoint)]
+    if is_write:
+        responses[204] = {"description": "It is done: the answer to `Prefer: return=minimal`."}
+        parameters.append(_IDEMPOTENCY_KEY)
+    described: dict[str, Any] = {"responses": responses, "parameters": parameters}
     if method == "POST":
         described["requestBody"] = {
             "required": any(spec.required for spec in specs),
@@ -163,6 +168,24 @@ def _described(catalog: Catalog, endpoint: Endpoint[Any, Any], method: str) -> d
         for name, schema in _page_schemas(endpoint).items()
     ]
     return described
+
+
+def _answer_description(endpoint: Endpoint[Any, Any]) -> str:
+    if endpoint.kind == "mutation" or not endpoint.options.partial:
+        return "The answer, whole."
+    return "The answer: whole, or as `Prefer: partial` asked, without the shards in `missing`."
+
+
+def _prefer(endpoint: Endpoint[Any, Any]) -> dict[str, Any]:
+    examples = preference_examples(endpoint)
+    return {
+        "name": PREFER,
+        "in": "header",
+        "required": False,
+        "description": "RFC 7240; what is unknown is passed over, unless `handling=strict`.",
+        "schema": {"type": "string"},
+        "examples": {f"{n}": {"value": each} for n, each in enumerate(examples, 1)},
+    }
 
 
 def _answer_content(catalog: Catalog, endpoint: Endpoint[Any, Any]) -> dict[str, Any]:
@@ -247,17 +270,18 @@ def answer_schema(catalog: Catalog, endpoint: Endpoint[Any, Any]) -> dict[str, A
         return one if endpoint.shape == "row" else {"type": "array", "items": one}
     plan: ReadPlan = catalog.plan(endpoint, presence_sets(endpoint)[-1])
     row = _row_schema(plan.columns)
-    shards = {
+    shards: dict[str, Any] = {
         "type": "object",
         "properties": {
             "asked": {"type": "integer"},
             "answered": {"type": "integer"},
-            "missing": {"type": "array", "items": {"type": "string"}},
+            "missing": {"type": "array", "items": _FAULT_SCHEMA},
             "coverage": {"type": "number"},
         },
         "required": ["asked", "answered", "missing", "coverage"],
     }
     if endpoint.shape == "page":
+        shards["properties"]["late"] = {"type": "integer", "minimum": 1}
         members: dict[str, Any] = {
             "items": {"type": "array", "items": row},
             "next": {"anyOf": [{"type": "string"}, {"type": "null"}]},
@@ -338,6 +362,20 @@ _RANGES: dict[str, Any] = {
     "type": "array",
     "items": {"type": "array", "items": {"type": "integer"}, "minItems": 2, "maxItems": 2},
 }
+_APPLIED: dict[str, Any] = {
+    "description": "What of `Prefer` was honoured.",
+    "schema": {"type": "string"},
+}
+_FAULT_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "id": {"type": "string"},
+        "code": {"type": "string"},
+        "ms": {"type": "number"},
+    },
+    "required": ["id", "code", "ms"],
+}
+
 _PROBLEM_SCHEMA: dict[str, Any] = {
     "type": "object",
     "properties": {

@@ -7,8 +7,8 @@ use, by the same code.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from django.core.exceptions import FieldError
@@ -34,6 +34,8 @@ class ReadPlan:
     after: Statement | None = None  # a page behind a cursor
     groups: GroupStatement | None = None
     point: Statement | None = None  # many reads of one row each, where a read has one at most
+    # A page of named buckets, from its start or behind a cursor: made when a walk asks for one.
+    ranged: Callable[[bool], Statement] | None = field(default=None, compare=False, repr=False)
 
     @property
     def columns(self) -> tuple[Column, ...]:
@@ -107,15 +109,20 @@ def _plan_of(traced: Trace, tables: Tables) -> ReadPlan:
             "returns .one() but is annotated Page, or the other way round",
             fix="annotate Model | None for .one(), Page[Model] for rows",
         )
+    order = endpoint.options.order
+
+    def ranged(after: bool) -> Statement:
+        return page_statement(queryset, order, after=after, in_buckets=True)
+
+    is_walk = endpoint.shape == "page" and route.reach in ("scatter", "list")
     return ReadPlan(
         route,
-        first=page_statement(queryset, endpoint.options.order, after=False),
-        after=None
-        if endpoint.shape == "single"
-        else page_statement(queryset, endpoint.options.order, after=True),
+        first=page_statement(queryset, order, after=False),
+        after=None if endpoint.shape == "single" else page_statement(queryset, order, after=True),
         point=point_statement(queryset, {s.name: s.pg_type for s in endpoint.parameters})
         if route.is_single_shard
         else None,
+        ranged=ranged if is_walk else None,
     )
 
 

@@ -20,15 +20,26 @@ from modeldefs.kit.asks import (
     Shards,
     Written,
 )
+from modeldefs.kit.preferences import NOTHING
 from modeldefs.kit.request_headers import LINES_TYPE
-from modeldefs.wire.cursors import binding_of, sign_cursor
+from modeldefs.kit.requests import CURSOR_LENGTH_MAX
+from modeldefs.wire.cursors import Lagging, binding_of, sign_cursor
 from modeldefs.wire.http1 import HttpReply, HttpRequest, JsonReply, ProblemReply, StreamReply
 from modeldefs.wire.keys import Principal
-from modeldefs.wire.problems import NotFound, Problem, problem_body, problem_headers
+from modeldefs.wire.problems import (
+    NotFound,
+    Problem,
+    ShardUnavailable,
+    problem_body,
+    problem_headers,
+)
 
 # The one member of an export's last line when it broke off: no column can have this name.
 PROBLEM_MEMBER = "$problem"
 _LINES_HEADERS = [(b"content-type", LINES_TYPE), *JSON_HEADERS[1:]]
+
+_TYPE = b"content-type"
+_NO_STORE = b"cache-control: no-store\r\n"
 
 _encode = msgspec.json.Encoder().encode
 # All that a header value in angle brackets may not hold.
@@ -48,19 +59,29 @@ class ReplyMaker:
         if isinstance(outcome, LinesOutcome):
             return self._lines_reply(ask, outcome, request)
         head = b"%b%b\r\n" % (ask.served.head, ask.request_id.encode())
+        if ask.prefers is not NOTHING and ask.prefers.applied:
+            head += b"preference-applied: %b\r\n" % ask.prefers.applied
         if isinstance(outcome, Written):
             if outcome.replayed:
                 head += b"idempotency-replayed: true\r\n"
+            if ask.prefers.minimal:
+                return _without_content(head)
             return JsonReply(outcome.body, head)
         shards = outcome.shards
         envelope = _ONE_SHARD_JSON if shards is ONE_SHARD else _shards_json(shards)
+        if shards.missing:
+            # What is cached would be taken for the whole, once the shard is back.
+            head = head.replace(b"cache-control: private, no-cache\r\n", _NO_STORE, 1)
         if shards.coverage < 1:
             head += b"shardpoint-coverage: %.6g\r\n" % shards.coverage
         if isinstance(outcome, GroupsOutcome):
             value = groups_json(ask, outcome.rows)
         elif ask.served.is_single:
             if not outcome.rows and not ask.served.endpoint.optional_result:
-                return problem_reply(NotFound(), request.path, ask.request_id)
+                # Where a shard is missing nobody knows whether there is such a row.
+                is_known = not shards.missing
+                absent = NotFound() if is_known else ShardUnavailable(shards=shards.missing)
+                return problem_reply(absent, request.path, ask.request_id)
             value = outcome.rows or b"null"
         else:
             return self._page_reply(ask, outcome, request, head, envelope)
@@ -70,21 +91,30 @@ class ReplyMaker:
         self, ask: Ask, outcome: PageOutcome, request: HttpRequest, head: bytes, envelope: bytes
     ) -> HttpReply:
         following = b"null"
-        if outcome.more and outcome.last is not None:
-            cursor = self._cursor(ask, outcome.last)
+        if outcome.more and (outcome.last is not None or outcome.shards.missing):
+            cursor = self._cursor(ask, outcome.last, outcome.lagging)
+            if outcome.lagging and len(cursor) > CURSOR_LENGTH_MAX:
+                # Never a page whose missing rows no cursor leads to.
+                unavailable = ShardUnavailable(shards=outcome.shards.missing)
+                return problem_reply(unavailable, request.path, ask.request_id)
+            if not outcome.rows:
+                head += b"retry-after: 1\r\n"
             following = b'"' + cursor.encode() + b'"'
             if request.method in (b"GET", b"HEAD"):
                 head += b'link: <%b>; rel="next"\r\n' % _next_link(request, cursor)
         body = b'{"items":[%b],"next":%b,"shards":%b}' % (outcome.rows, following, envelope)
         return JsonReply(body, head)
 
-    def _cursor(self, ask: Ask, position: Sequence[Any]) -> str:
+    def _cursor(
+        self, ask: Ask, position: Sequence[Any] | None, lagging: Sequence[Lagging] = ()
+    ) -> str:
         return sign_cursor(
             self._cursor_key,
             endpoint=ask.served.endpoint.name,
             binding=cursor_binding(ask.served, ask.values, ask.principal),
             position=position,
             now=self._clock(),
+            lagging=lagging,
         )
 
     def _lines_reply(self, ask: Ask, outcome: LinesOutcome, request: HttpRequest) -> HttpReply:
@@ -123,11 +153,22 @@ def _next_link(request: HttpRequest, cursor: str) -> bytes:
 
 
 def _shards_json(shards: Shards) -> bytes:
-    return b'{"asked":%d,"answered":%d,"missing":[],"coverage":%.6g}' % (
+    missing = b"[]"
+    if shards.missing:
+        missing = _encode([fault.document() for fault in shards.missing])
+    late = b',"late":%d' % shards.late if shards.late else b""
+    return b'{"asked":%d,"answered":%d,"missing":%b,"coverage":%.6g%b}' % (
         shards.asked,
         shards.answered,
+        missing,
         shards.coverage,
+        late,
     )
+
+
+def _without_content(head: bytes) -> HttpReply:
+    lines = (line.partition(b": ") for line in head.split(b"\r\n")[:-1])
+    return HttpReply(204, b"", [(name, value) for name, _, value in lines if name != _TYPE])
 
 
 _ONE_SHARD_JSON = _shards_json(ONE_SHARD)

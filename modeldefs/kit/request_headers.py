@@ -7,13 +7,19 @@ from __future__ import annotations
 
 import re
 
+from modeldefs.kit.preferences import read_preferences
 from modeldefs.wire.problems import InputError, InvalidRequest
 
 TIMEOUT_DEFAULT_MS = 2_000
 TIMEOUT_MAX_MS = 30_000
 JSON_TYPE = b"application/json"
 LINES_TYPE = b"application/jsonl"
-_TRACING = frozenset((b"traceparent", b"shardpoint-timing"))
+_LISTED = frozenset(
+    {
+        b"authorization", b"x-api-key", b"content-type", b"accept", b"idempotency-key", b"prefer",
+        b"shardpoint-timeout-ms", b"traceparent",
+    }
+)  # fmt: skip
 _WEIGHT = re.compile(rb"[01](?:\.[0-9]{0,3})?")
 _IDEMPOTENCY_KEY = re.compile(rb"[!-~]{1,255}")
 
@@ -23,57 +29,43 @@ class RequestHeaders:
 
     __slots__ = (
         "accepts_json", "content_type", "has_body", "idempotency_key", "is_encoded", "is_plain",
-        "is_traced", "key", "prefers_lines", "timeout_ms", "traceparent", "wants_timing",
+        "is_traced", "key", "preferences", "prefers_lines", "timeout_ms", "traceparent",
+        "wants_timing",
     )  # fmt: skip
 
     def __init__(self, headers: list[tuple[bytes, bytes]]) -> None:
-        self.content_type: bytes | None = None
         self.has_body = False
         self.is_encoded = False
-        self.idempotency_key: bytes | None = None
-        authorization: bytes | None = None
-        api_key: bytes | None = None
-        accept: bytes | None = None
-        timeout: bytes | None = None
-        self.traceparent: bytes | None = None
         self.wants_timing = False
         # Lines of one name are one list (RFC 9110, 5.3). Who took the first or the last of two
         # would take another than a proxy, or Django, did; two keys or lengths of time are none.
+        listed: dict[bytes, bytes] = {}
         for name, value in headers:
-            if name == b"authorization":
-                authorization = _listed(authorization, value)
-            elif name == b"x-api-key":
-                api_key = _listed(api_key, value)
-            elif name == b"content-type":
-                self.content_type = _listed(self.content_type, value)
+            if name in _LISTED:
+                listed[name] = listed[name] + b"," + value if name in listed else value
             elif name == b"content-length":
                 self.has_body = value != b"0"
             elif name == b"transfer-encoding":
                 self.has_body = True
             elif name == b"content-encoding":
                 self.is_encoded = True
-            elif name == b"accept":
-                accept = _listed(accept, value)
-            elif name == b"idempotency-key":
-                self.idempotency_key = _listed(self.idempotency_key, value)
-            elif name == b"shardpoint-timeout-ms":
-                timeout = _listed(timeout, value)
-            elif name in _TRACING:
-                self._read_tracing(name, value)
+            elif name == b"shardpoint-timing":
+                self.wants_timing = value == b"1"
+        get = listed.get
+        self.content_type = get(b"content-type")
+        self.idempotency_key = get(b"idempotency-key")
+        self.traceparent = get(b"traceparent")
         self.is_traced = self.wants_timing or self.traceparent is not None
-        self.key = api_key if authorization is None else authorization
-        self.accepts_json, self.prefers_lines = _negotiated(accept or b"")
-        self.timeout_ms = TIMEOUT_DEFAULT_MS if timeout is None else _timeout_ms(timeout)
+        authorization = get(b"authorization")
+        self.key = get(b"x-api-key") if authorization is None else authorization
+        prefer = get(b"prefer")
+        self.accepts_json, self.prefers_lines = _negotiated(get(b"accept") or b"")
+        self.timeout_ms = _timeout_ms(get(b"shardpoint-timeout-ms"))
+        self.preferences = read_preferences(prefer)
         # Nothing in them asks for a closer look at a request without a body.
         self.is_plain = self.accepts_json and not (
-            self.has_body or self.is_encoded or self.prefers_lines
+            self.has_body or self.is_encoded or self.prefers_lines or prefer is not None
         )
-
-    def _read_tracing(self, name: bytes, value: bytes) -> None:
-        if name == b"traceparent":
-            self.traceparent = _listed(self.traceparent, value)
-        else:
-            self.wants_timing = value == b"1"
 
 
 def idempotency_key_of(headers: RequestHeaders, beside: bytes | None = None) -> str:
@@ -92,10 +84,6 @@ def idempotency_key_of(headers: RequestHeaders, beside: bytes | None = None) -> 
         return key.decode()
     detail = "is not 1 to 255 visible ASCII characters"
     raise InvalidRequest(errors=[InputError("wrong-type", detail, parameter="Idempotency-Key")])
-
-
-def _listed(before: bytes | None, value: bytes) -> bytes:
-    return value if before is None else before + b"," + value
 
 
 def _negotiated(accept: bytes) -> tuple[bool, bool]:
@@ -124,7 +112,9 @@ def _weight(options: list[bytes]) -> float:
     return 1.0
 
 
-def _timeout_ms(value: bytes) -> int:
+def _timeout_ms(value: bytes | None) -> int:
+    if value is None:
+        return TIMEOUT_DEFAULT_MS
     if value.isdigit() and len(value) <= 6 and 1 <= int(value) <= TIMEOUT_MAX_MS:
         return int(value)
     detail = f"is not between 1 and {TIMEOUT_MAX_MS}"

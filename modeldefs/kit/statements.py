@@ -29,6 +29,7 @@ from modeldefs.kit.wireforms import COUNT, INTEGER, TEXT, TEXT_COLLATION, WireFo
 
 LIMIT_SLOT = "sp_limit"
 AFTER_SLOT = "sp_after_{0}"
+BUCKETS_SLOT = "sp_buckets"
 # A limit that no author writes: it marks the place of the real one in the SQL text.
 _LIMIT_MARK = 7_203_685_477
 _PLACEHOLDER = re.compile(r"%[s%]")
@@ -81,6 +82,24 @@ class _Cast(Expression):
         # The template holds no "%" of its own; it is joined around SQL that may.
         repeat = self.template.count("{0}")
         return self.template.replace("{0}", inner), list(params) * repeat
+
+
+class _InBuckets(Expression):
+    """Is the row's bucket one of those that are asked for?"""
+
+    def __init__(self) -> None:
+        super().__init__(output_field=models.BooleanField())
+        self.bucket: Any = F("bucket")
+
+    def get_source_expressions(self) -> list[Any]:
+        return [self.bucket]
+
+    def set_source_expressions(self, exprs: Sequence[Any]) -> None:
+        (self.bucket,) = exprs
+
+    def as_sql(self, compiler: Any, connection: Any, **context: Any) -> tuple[str, Any]:
+        bucket, params = compiler.compile(self.bucket)
+        return f"({bucket} <@ %s::int4multirange)", [*params, Slot(BUCKETS_SLOT)]
 
 
 def number_parameters(
@@ -225,11 +244,22 @@ def _after(keys: Sequence[Key], names: Sequence[str]) -> Q:
     return condition
 
 
-def page_statement(queryset: Any, order: Sequence[str], *, after: bool) -> Statement:
-    """Return the statement of one page: rows in order, from the start or behind a position."""
+def page_statement(
+    queryset: Any, order: Sequence[str], *, after: bool, in_buckets: bool = False
+) -> Statement:
+    """Return the statement of one page: rows in order, from the start or behind a position.
+
+    Args:
+        queryset: The rows.
+        order: The declared order.
+        after: Only those behind a position.
+        in_buckets: Only those of buckets that the caller names.
+    """
     columns = output_columns(queryset)
     keys = order_keys(queryset, order)
     chosen, names = _sortable(queryset, keys)
+    if in_buckets:
+        chosen = chosen.filter(_InBuckets())
     if after:
         chosen = chosen.filter(_after(keys, names))
     chosen = chosen.order_by(

@@ -38,6 +38,9 @@ class Call(msgspec.Struct, array_like=True):
     fingerprint: bytes = b""
     hop: bool = False
     trace: str = ""  # the `traceparent` of the dispatcher's span
+    rollback: bool = False  # of a write: answer as if it were done, and undo it
+    # Of a page: only rows of these buckets, as Postgres writes a multirange; "" is all of them.
+    buckets: str = ""
 
 
 class ManyCall(msgspec.Struct, array_like=True):

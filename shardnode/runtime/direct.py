@@ -43,8 +43,9 @@ class _Wait:
         if give_up is not None:
             give_up()
         # A write may still be committed: whoever repeats it may do it twice.
-        is_write = self._ask.plan is None and not self._ask.idempotency_key
-        self._end(DeadlineExceeded(members={"retryable": False} if is_write else None))
+        is_safe = self._ask.idempotency_key != "" or self._ask.prefers.rollback
+        unknown = self._ask.plan is None and not is_safe
+        self._end(DeadlineExceeded(members={"retryable": False} if unknown else None))
 
     def _end(self, outcome: Outcome) -> None:
         if self.is_over:

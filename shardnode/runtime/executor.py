@@ -19,7 +19,7 @@ from modeldefs.kit.catalog import Catalog
 from modeldefs.kit.endpoints import Endpoint
 from modeldefs.kit.many import ManyEndpoint
 from modeldefs.kit.plans import ReadPlan
-from modeldefs.kit.statements import LIMIT_SLOT, Statement
+from modeldefs.kit.statements import BUCKETS_SLOT, LIMIT_SLOT, Statement
 from modeldefs.wire import calls
 from modeldefs.wire.meters import ROWS, Row, new_row
 from modeldefs.wire.problems import (
@@ -49,7 +49,9 @@ Cancel = Callable[[], None]
 READY_MAX = 4_096
 EXACT_ROWS_MAX = 64
 ROWS_STEP = 32
-Filler = Callable[[list[Any], int, list[Any] | None], bytes | None]
+Filler = Callable[[calls.Call], bytes | None]
+# Which statement of a page: behind a position, of named buckets, or both.
+BEHIND, RANGED = 1, 2
 
 
 class Ownership(Protocol):
@@ -112,7 +114,7 @@ class Executor:
         self._many = many
         self._clock = clock
         self._by_number = catalog.by_number
-        self._ready: dict[tuple[int, int, int, bool], tuple[ReadPlan, _Ready]] = {}
+        self._ready: dict[tuple[int, int, int, int], tuple[ReadPlan, _Ready]] = {}
 
     def endpoint(self, number: int) -> Endpoint[Any, Any]:
         """Return an endpoint by its number in the bundle."""
@@ -200,8 +202,11 @@ class Executor:
         done: Done,
         export: bool,
     ) -> Cancel | None:
+        variant = 0 if call.after is None else BEHIND
+        if call.buckets:
+            variant |= RANGED
         plan, ready = self._statement(
-            endpoint, call.mask, rows=_rows_fetched(call.limit), behind=call.after is not None
+            endpoint, call.mask, rows=_rows_fetched(call.limit), variant=variant
         )
         stamp = self._ownership.stamp
         if ready.point is not None and joined:
@@ -209,7 +214,7 @@ class Executor:
                 ready.point, call.values, deadline, self._point_done(endpoint, place, stamp, done)
             )
             return None
-        params = [fill(call.values, call.limit, call.after) for fill in ready.fillers]
+        params = [fill(call) for fill in ready.fillers]
         is_quick = plan.groups is None and plan.route.reach != "scatter" and not export
         pool = self._quick if is_quick else self._slow
 
@@ -285,9 +290,9 @@ class Executor:
             return Internal()
 
     def _statement(
-        self, endpoint: Endpoint[Any, Any], mask: int, *, rows: int, behind: bool
+        self, endpoint: Endpoint[Any, Any], mask: int, *, rows: int, variant: int
     ) -> tuple[ReadPlan, _Ready]:
-        known = self._ready.get((endpoint.number, mask, rows, behind))
+        known = self._ready.get((endpoint.number, mask, rows, variant))
         if known is not None:
             return known
         names = [spec.name for bit, spec in enumerate(endpoint.parameters) if mask >> bit & 1]
@@ -296,9 +301,7 @@ class Executor:
         except Exception:
             logger.exception("plan.failed", extra={"endpoint": endpoint.name})
             raise DefinitionFault from None
-        statement: Statement | GroupStatement | None = plan.groups or (
-            plan.after if behind else plan.first
-        )
+        statement = _statement_of(plan, variant)
         if statement is None:
             raise InvalidRequest("this endpoint has no pages")
         sql, slots = statement.sql, statement.slots
@@ -307,16 +310,22 @@ class Executor:
             # the table and walks the order's index instead of looking rows up and sorting them.
             sql, slots = f"{sql.rpartition(' LIMIT ')[0]} LIMIT {rows}", slots[:-1]
         ready = _Ready(
-            name=b"e%d_%x_%d_%d" % (endpoint.number, mask, rows, behind),
+            name=b"e%d_%x_%d_%d" % (endpoint.number, mask, rows, variant),
             sql=sql.encode(),
             fillers=tuple(_filler(slot, names) for slot in slots),
             encoder=RowEncoder(statement.columns) if isinstance(statement, Statement) else None,
-            point=None if behind else _point_of(endpoint, mask, plan, names),
+            point=None if variant else _point_of(endpoint, mask, plan, names),
         )
         if len(self._ready) >= READY_MAX:
             del self._ready[next(iter(self._ready))]
-        self._ready[endpoint.number, mask, rows, behind] = plan, ready
+        self._ready[endpoint.number, mask, rows, variant] = plan, ready
         return plan, ready
+
+
+def _statement_of(plan: ReadPlan, variant: int) -> Statement | GroupStatement | None:
+    if variant & RANGED:
+        return plan.ranged(bool(variant & BEHIND)) if plan.ranged is not None else None
+    return plan.groups or (plan.after if variant else plan.first)
 
 
 def _point_of(
@@ -343,11 +352,13 @@ def _rows_fetched(limit: int) -> int:
 def _filler(slot: str, names: list[str]) -> Filler:
     if slot.startswith("sp_after_"):
         place = int(slot.removeprefix("sp_after_"))
-        return lambda values, limit, after: text_of_key((after or [])[place])
+        return lambda call: text_of_key((call.after or [])[place])
+    if slot == BUCKETS_SLOT:
+        return lambda call: call.buckets.encode()
     at = names.index(slot)
 
-    def fill(values: list[Any], limit: int, after: list[Any] | None) -> bytes | None:
-        value = values[at]
+    def fill(call: calls.Call) -> bytes | None:
+        value = call.values[at]
         if value is None:
             return None
         return array_literal(value) if isinstance(value, list) else str(value).encode()

@@ -3,7 +3,8 @@
 The transaction first takes ``FOR SHARE`` on the bucket's row at the caller's epoch, so a bucket
 cannot change owner under a write; and it names its bucket, so that a trigger refuses rows of any
 other. What the client gets is read back from the row itself, in the same transaction, and is
-stored there under the request's key: a repeat finds it and writes nothing.
+stored there under the request's key: a repeat finds it and writes nothing. A dry run
+(``Prefer: tx=rollback``) does all of that but the storing, and is rolled back.
 """
 
 from __future__ import annotations
@@ -153,7 +154,7 @@ class Writer:
                 ) or problem_of_sqlstate(
                     sqlstate, is_write=True, shard=self._shard, is_keyed=is_clients
                 )
-                if problem.code == "shard-unavailable" and self._local.begun:
+                if problem.code == "shard-unavailable" and self._local.begun and not call.rollback:
                     # The connection may have been lost inside COMMIT: nobody knows.
                     was_lost = True
                     problem = ShardReset(shards=problem.shards)
@@ -204,7 +205,9 @@ class Writer:
                 return key.replay(bytes(found[0]), str(found[1]).encode())
             self._local.begun = True
             answer = self._answer(endpoint, arguments)
-            if key is not None:
+            if call.rollback:
+                _undo()
+            elif key is not None:
                 _remember(key, bucket, answer)
             return answer
 
@@ -244,6 +247,13 @@ class Writer:
                 raise NotFound("the mutation returned a row that is not stored")
             joined, _, _ = encoder.encode_joined(raw.pgresult, 1)
             return joined
+
+
+def _undo() -> None:
+    """Have the transaction that runs rolled back, once all that a commit would check was."""
+    with connection.cursor() as cursor:
+        cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
+    transaction.set_rollback(True)
 
 
 def _remember(key: WriteKey, bucket: int, answer: bytes | Problem) -> None:

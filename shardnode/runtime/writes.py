@@ -97,7 +97,9 @@ class Writes:
         if bucket_of(self._key_text(endpoint, call)) != bucket:
             raise InvalidRequest("the bucket is not that of the shard key")
         key = key_of(endpoint, call)
-        ready = self._statement(endpoint, call, is_keyed=key is not None)
+        ready = None
+        if not call.rollback:  # on a lane it would be committed with its neighbours
+            ready = self._statement(endpoint, call, is_keyed=key is not None)
         if ready is None:
             self._writer.submit(endpoint, call, bucket, epoch, deadline, done)
             return

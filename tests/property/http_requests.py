@@ -57,7 +57,10 @@ ACCEPTS = [
 ]
 TIMEOUTS = ["1", "2000", "30000", "30001", "0", "-1", "x", "", "1.5", "٣", " 5 ", "9" * 30]
 OTHERS = [
-    ("Prefer", "partial"), ("Api-Version", "1"), ("Cookie", "sessionid=x; csrftoken=y"),
+    ("Prefer", "partial"), ("Prefer", "return=minimal"),
+    ("Prefer", "tx=rollback, handling=strict"),
+    ("Prefer", 'handling=strict;x, partial=""'), ("Prefer", "tx=é"), ("Prefer", 'a="b, partial'),
+    ("Api-Version", "1"), ("Cookie", "sessionid=x; csrftoken=y"),
     ("Origin", "https://evil.example"), ("If-None-Match", "*"), ("Range", "bytes=0-1"),
     ("X-Request-Id", "mine"), ("Idempotency-Key", "k"), ("Idempotency-Key", '"m n"'),
     ("Idempotency-Key", "l"), ("Accept-Encoding", "gzip, br"),

@@ -37,6 +37,7 @@ from modeldefs.kit.front import (
 )
 from modeldefs.kit.handler import EndpointHandler
 from modeldefs.wire import calls
+from modeldefs.wire.cursors import Lagging
 from modeldefs.wire.keys import KeyEntry, Keyring, MintedKey, digest, mint_key
 from modeldefs.wire.problems import Conflict, Problem, ShardFault, ShardUnavailable
 from modeldefs.wire.worker import protocol_factory
@@ -97,6 +98,8 @@ class AskingBackend:
             ask.timeout_ms,
             ask.is_export,
             ask.idempotency_key,
+            ask.prefers.applied,
+            ask.lagging,
         )
         self.asks.append(told)
         if ask.is_export:
@@ -152,6 +155,10 @@ class AskedParts:
 
 def _outcome(ask: Ask, told: tuple[Any, ...]) -> Outcome:
     shards = Shards(3, 3, 1.0 if ask.mask % 3 else 0.75)
+    lagging: tuple[Lagging, ...] = ()
+    if ask.prefers.partial:
+        shards = Shards(3, 2, 0.75, (ShardFault("s2", "refused", 1.25),), late=len(ask.lagging))
+        lagging = (Lagging(ask.after, ((0, 4_095),)),)
     if ask.limit == 13 or ask.values.get("id") == "13":
         return ShardUnavailable(shards=[ShardFault("s1", "refused", 3)], retry_after_ms=1_500)
     if ask.plan is None:
@@ -164,7 +171,7 @@ def _outcome(ask: Ask, told: tuple[Any, ...]) -> Outcome:
         return PageOutcome(b"", None, False, shards)
     assert ask.plan.first is not None
     last = ["7"] * len(ask.plan.first.keys)
-    return PageOutcome(_json(told), last, ask.after is None, shards)
+    return PageOutcome(_json(told), last, ask.after is None, shards, lagging)
 
 
 def _json(told: object) -> bytes:

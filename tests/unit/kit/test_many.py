@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from modeldefs.kit.apps import current_catalog
 from modeldefs.kit.catalog import shard_key_parameter
-from modeldefs.kit.endpoints import Endpoint, mutation
+from modeldefs.kit.decorators import mutation
+from modeldefs.kit.endpoints import Endpoint
 from modeldefs.kit.errors import DefinitionError
 from modeldefs.kit.many import ManyEndpoint, check_many
 from modeldefs.kit.many_requests import ManyReader, QuickMany

@@ -37,9 +37,29 @@ def test_every_endpoint_is_there(document: dict[str, Any], catalog: Catalog) -> 
     assert {"post"} == set(document["paths"]["/rename"])
 
 
+def _url_parameters(document: dict[str, Any], path: str) -> dict[str, Any]:
+    parameters = document["paths"][path]["get"]["parameters"]
+    return {each["name"]: each for each in parameters if each["in"] == "query"}
+
+
+def test_preferences_are_described(document: dict[str, Any]) -> None:
+    """Every operation takes `Prefer`, with what it honours as examples; a write may answer 204."""
+    read, write = document["paths"]["/customers"]["get"], document["paths"]["/rename"]["post"]
+    examples = {}
+    for operation in (read, write):
+        (prefer,) = [each for each in operation["parameters"] if each["name"] == "Prefer"]
+        assert ("header", False) == (prefer["in"], prefer["required"])
+        examples[operation["operationId"]] = {v["value"] for v in prefer["examples"].values()}
+
+    assert "partial" in examples["customers_get"]
+    assert {"tx=rollback", "return=minimal"} <= examples["rename_post"]
+    assert "204" in write["responses"]
+    assert "Preference-Applied" in read["responses"]["200"]["headers"]
+
+
 def test_parameters_of_a_page(document: dict[str, Any]) -> None:
     """A page takes its own parameters, and `limit` and `after`."""
-    found = {p["name"]: p for p in document["paths"]["/customers"]["get"]["parameters"]}
+    found = _url_parameters(document, "/customers")
 
     assert {
         "id": STRING_INT64,
@@ -96,7 +116,7 @@ def test_defaults_have_the_type_of_their_parameter() -> None:
 
 def test_default_of_a_flag(document: dict[str, Any]) -> None:
     """A boolean default is a boolean."""
-    (active, limit) = document["paths"]["/top_countries"]["get"]["parameters"]
+    (active, limit) = _url_parameters(document, "/top_countries").values()
 
     assert {"type": "boolean", "default": True} == active["schema"]
     assert {"type": "integer", "minimum": 1, "default": 3} == limit["schema"]

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from modeldefs.wire.cursors import binding_of, read_cursor, sign_cursor
+from modeldefs.wire.cursors import Lagging, Stand, binding_of, read_cursor, sign_cursor
 from modeldefs.wire.problems import CursorExpired, CursorInvalid, Problem
 
 KEY = b"k" * 32
@@ -24,7 +24,7 @@ def signed(**more: Any) -> str:
 
 
 def opened(text: str, **more: Any) -> Any:
-    """Return the position in a cursor, or the problem."""
+    """Return where a walk stands by a cursor, or the problem."""
     known: dict[str, Any] = {"endpoint": "get_user", "binding": BINDING, "now": NOW}
     return read_cursor(more.pop("key", KEY), text, **{**known, **more})
 
@@ -40,10 +40,18 @@ def refusal(text: str, **more: Any) -> type[Problem] | None:
 
 def test_position_comes_back_with_its_types() -> None:
     """A position is read as it was signed: text, integers, decimals as text, booleans, floats."""
-    found = opened(signed())
+    found = opened(signed()).position
 
     assert POSITION == found
     assert [type(value) for value in POSITION] == [type(value) for value in found]
+
+
+def test_ranges_that_lag_come_back() -> None:
+    """Ranges with a position of their own are read as they were signed, and so is no position."""
+    lagging = (Lagging(None, ((0, 7), (9, 9))), Lagging(["a", 1], ((16_383, 16_383),)))
+
+    assert Stand(POSITION, lagging) == opened(signed(lagging=lagging))
+    assert Stand(None) == opened(signed(position=None))
 
 
 def test_cursor_is_url_safe() -> None:
