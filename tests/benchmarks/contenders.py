@@ -144,9 +144,10 @@ def _difference(traffic: str, found: list[Mapping[str, Any]]) -> str:
     """Return what is wrong with the answer to the check's request, "" if nothing is."""
     if traffic == "group":
         return "" if len(found) == rows.CATEGORIES else f"{len(found)} groups"
-    if traffic == "insert":
-        is_right = len(found) == 1 and found[0]["name"] == rows.FRESH_NAME
-        return "" if is_right else "not the row that was written"
+    if traffic in ("insert", "insert-many"):
+        written = 1 if traffic == "insert" else rows.BATCH_ROWS
+        is_right = [row["name"] for row in found] == [rows.FRESH_NAME] * written
+        return "" if is_right else "not what was written"
     if traffic == "walk":
         return "" if len(found) == rows.PAGE_ROWS else f"{len(found)} rows in a page"
     wanted = [rows.item(CHECK_KEY)] if traffic == "point" else rows.items_of(CHECK_CATEGORY)
@@ -164,6 +165,13 @@ def _difference(traffic: str, found: list[Mapping[str, Any]]) -> str:
 
 
 PGBENCH_COLUMNS = ", ".join(rows.COLUMNS)
+_FRESH_VALUES = (
+    f"'{rows.FRESH_CATEGORY}', '{rows.FRESH_NAME}', {rows.FRESH_PRICE}, {rows.FRESH_STOCK},"
+    f" '{rows.FRESH_NOTE}'"
+)
+_BATCH_VALUES = ", ".join(
+    f"(:base::bigint + {place}, {_FRESH_VALUES})" for place in range(rows.BATCH_ROWS)
+)
 PGBENCH_SCRIPTS = {
     "point": f"\\set key random(1, {rows.ROWS})\n"
     f"SELECT {PGBENCH_COLUMNS} FROM item WHERE id = :key;\n",
@@ -171,8 +179,10 @@ PGBENCH_SCRIPTS = {
     f"SELECT {PGBENCH_COLUMNS} FROM item WHERE category = :category"
     f" ORDER BY id LIMIT {rows.LIST_ROWS + 1};\n",
     "insert": "\\set fresh :fresh + 1\n\\set id :fresh + :client_id * 10000000\n"
-    f"INSERT INTO item ({PGBENCH_COLUMNS}) VALUES (:id, '{rows.FRESH_CATEGORY}',"
-    f" '{rows.FRESH_NAME}', {rows.FRESH_PRICE}, {rows.FRESH_STOCK}, '{rows.FRESH_NOTE}');\n",
+    f"INSERT INTO item ({PGBENCH_COLUMNS}) VALUES (:id, {_FRESH_VALUES});\n",
+    "insert-many": "\\set fresh :fresh + 1\n"
+    f"\\set base (:fresh + :client_id * 10000000) * {rows.BATCH_ROWS}\n"
+    f"INSERT INTO item ({PGBENCH_COLUMNS}) VALUES {_BATCH_VALUES};\n",
     "group": "SELECT category, count(*) FROM item GROUP BY category;\n",
     "walk": f"SELECT {PGBENCH_COLUMNS} FROM item WHERE id > :after ORDER BY id"
     f" LIMIT {rows.PAGE_ROWS + 1};\n\\set after (:after + {rows.PAGE_ROWS}) % {rows.ROWS}\n",

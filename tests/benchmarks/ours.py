@@ -95,25 +95,26 @@ def traffic_of(base: str, key: str) -> dict[str, Traffic]:
         "stock": rows.FRESH_STOCK,
         "note": rows.FRESH_NOTE,
     }
-    insert = Traffic(
-        host,
-        port,
-        "/insert_item",
-        "POST",
-        (*headers, ("Content-Type", "application/json"), ("Idempotency-Key", '"bench-<fresh>"')),
-        json.dumps(members),
-    )
+    batch = [{**members, "id": f"<fresh>{place:02}"} for place in range(rows.BATCH_ROWS)]
+    keyed = (("Content-Type", "application/json"), ("Idempotency-Key", '"bench-<fresh>"'))
+
+    def write(path: str, body: Any) -> Traffic:
+        return Traffic(host, port, path, "POST", (*headers, *keyed), json.dumps(body))
+
     return {
         "point": read("/get_item?id=<key>"),
         "list": read(f"/items_in?category=<category>&limit={rows.LIST_ROWS}"),
         "group": read("/count_by_category"),
         "walk": read(f"/all_items?limit={rows.PAGE_ROWS}"),
-        "insert": insert,
+        "insert": write("/insert_item", members),
+        "insert-many": write("/insert_items", {"items": batch}),
     }
 
 
 def rows_of(document: Any) -> list[Mapping[str, Any]]:
     """Return the rows of any of our answers."""
+    if isinstance(document, list):
+        return document
     if "items" in document:
         return list(document["items"])
     value = document.get("value", document)

@@ -15,6 +15,7 @@ CATEGORIES = 500
 # Categories are texts of digits, because pgbench's variables are numbers.
 FIRST_CATEGORY = 100
 LAST_CATEGORY = FIRST_CATEGORY + CATEGORIES - 1
+BATCH_ROWS = 100  # ids of a batch: its fresh number with two digits behind it
 LIST_ROWS = ROWS // CATEGORIES
 PAGE_ROWS = 500
 FRESH_FROM = 1_000_000_000  # ids from here up are inserted by the benchmark, and removed by it

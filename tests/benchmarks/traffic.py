@@ -18,6 +18,7 @@ from typing import Any
 from tests.benchmarks.rows import FIRST_CATEGORY, LAST_CATEGORY, ROWS
 
 _PLACE = re.compile(r"<(key|category|fresh)>")
+_LUA_PIECES_MAX = 50  # Lua has registers for some 200 in one expression
 _LUA_OF = {
     "key": f"math.random(1, {ROWS})",
     "category": f"math.random({FIRST_CATEGORY}, {LAST_CATEGORY})",
@@ -88,6 +89,9 @@ def _lua_text(text: str) -> str:
 
 
 def _lua_joined(template: str) -> str:
+    if template.count("<fresh>") > _LUA_PIECES_MAX:  # a batch: all of its places are the same
+        fresh = _LUA_OF["fresh"]
+        return f'(string.gsub({_lua_text(template)}, "<fresh>", {fresh}))'
     parts = [
         _LUA_OF[piece] if place % 2 else _lua_text(piece)
         for place, piece in enumerate(_PLACE.split(template))

@@ -32,6 +32,10 @@ INSERT = Workload("insert", "Durable insert of one row, 32 connections", "insert
 INSERT_ALONE = Workload(
     "insert-1", "Durable insert of one row, 1 connection", "insert", 1, writes=True
 )
+INSERT_MANY = Workload(
+    "insert-many", "Durable insert of 100 rows in one request, 8 connections", "insert-many", 8,
+    writes=True,
+)  # fmt: skip
 SCATTER = Workload("scatter", "List of 100 in total over N shards, 8 connections", "list", 8)
 SCATTER_ALONE = Workload(
     "scatter-1", "List of 100 in total over N shards, 1 connection", "list", 1
@@ -44,7 +48,7 @@ EXPORT = Workload("export", "Export of 50,000 rows as JSON lines, 1 connection",
 CHECKS = Workload("checks", "What the checks of a request cost", "checks", 0)
 
 # Reads first: inserts make the table larger, and are removed again.
-ONE_SHARD = (POINT, POINT_ALONE, HALF, LIST, GROUP, WALK, INSERT, INSERT_ALONE)
+ONE_SHARD = (POINT, POINT_ALONE, HALF, LIST, GROUP, WALK, INSERT, INSERT_ALONE, INSERT_MANY)
 SCATTERS = (SCATTER, SCATTER_ALONE)
 SCALES = (SCALE, SCALE_LIST)
 ALL = (*ONE_SHARD, *SCATTERS, *SCALES, LOAD, EXPORT, CHECKS)

@@ -50,7 +50,7 @@ def count_by_category() -> Groups[str, int]:
     return Item.objects.values("category").annotate(items=count())
 
 
-@mutation
+@mutation(many="insert_items")
 def insert_item(
     *, id: int, category: str, name: str, price: Decimal, stock: int, note: str
 ) -> Item:
