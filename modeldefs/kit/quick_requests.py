@@ -72,7 +72,7 @@ class QuickRequests:
             if not spec.is_list
         }
         self._by_leaf = {
-            spec.name: (_leaf_reader(spec), 1 << bit)
+            spec.name: (leaf_reader(spec), 1 << bit)
             for bit, spec in enumerate(parameters)
             if not spec.is_list
         }
@@ -180,7 +180,7 @@ class QuickRequests:
         return limit if limit <= self._limit_max else 0
 
 
-def _leaf_reader(spec: ParameterSpec) -> Callable[[Any], str | None]:
+def leaf_reader(spec: ParameterSpec) -> Callable[[Any], str | None]:
     """Return what makes a JSON leaf's canonical text; it gives None for what it leaves alone."""
     carried, text_of, is_free = spec.kind.in_json, spec.text_of, not spec.choices
     takes_text, takes_integer = carried in ("text", "either"), carried in ("number", "either")

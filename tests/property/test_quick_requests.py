@@ -10,6 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modeldefs.kit.catalog import load_catalog
+from modeldefs.kit.many import ManyEndpoint
+from modeldefs.kit.many_requests import ManyReader, QuickMany
 from modeldefs.kit.quick_requests import QuickRequest, QuickRequests
 from modeldefs.kit.requests import ReadRequest, RequestReader
 from modeldefs.wire.problems import Problem
@@ -124,3 +126,54 @@ def test_a_number_of_thousands_of_digits_is_left_alone() -> None:
         for name in reader.specs:
             body = b'{"%b":-%b}' % (name.encode(), b"9" * 5_000)
             assert QuickRequests(reader).read_body(body) is None
+
+
+MANY = [
+    ManyReader(endpoint)
+    for package in ("tests.definitions_shop", "modeldefs.definitions")
+    for endpoint in load_catalog([package]).endpoints.values()
+    if isinstance(endpoint, ManyEndpoint)
+]
+
+
+@given(st.data(), st.sampled_from(MANY), JUNK, st.integers(0, 300), st.booleans())
+def test_batches(
+    data: st.DataObject, reader: ManyReader, junk: bytes, place: int, doubled: bool
+) -> None:
+    """Whatever the batch, right or not: the same columns, or left to the long way."""
+    specs = reader.endpoint.parameters
+    names = st.sampled_from([*(spec.name for spec in specs), "nothing"])
+    right = {
+        spec.name: "7" if spec.kind.in_json in ("text", "either") else 7
+        for spec in specs
+        if spec.required
+    }
+    items = data.draw(st.lists(st.dictionaries(names, LEAVES, max_size=3), max_size=3))
+    members = [{**right, **item} if data.draw(st.booleans()) else item for item in items]
+    body = json.dumps({"items": members}, ensure_ascii=data.draw(st.booleans()))
+    if doubled:
+        body = body.replace("}", ',"id":"7"}', 1)
+    sent = body.encode("utf-8", "ignore")
+    sent = sent[:place] + junk + sent[place:]
+
+    quick = QuickMany(reader.endpoint).read_body(sent)
+    try:
+        slow = reader.read(query=b"", body=sent, content_type=b"application/json", has_body=True)
+    except Problem:
+        slow = None
+    if quick is not None:
+        assert slow is not None
+        assert slow.values == quick.values
+
+
+def test_plain_batches_take_the_short_way() -> None:
+    """And a member that comes twice in one of them is seen."""
+    reader = next(each for each in MANY if each.endpoint.name == "insert_users")
+    item = b'"id":"7","first_name":"a","last_name":"b","country":"c","address":"d","city":"e"'
+    quick = QuickMany(reader.endpoint)
+
+    found = quick.read_body(b'{"items":[{%b},{%b}]}' % (item, item))
+    assert found is not None
+    assert found.values["id"] == ["7", "7"]
+    assert quick.read_body(b'{"items":[{%b},{%b,"id":"8"}]}' % (item, item)) is None
+    assert quick.read_body(b'{"items":[{%b}],"items":[{%b}]}' % (item, item)) is None
