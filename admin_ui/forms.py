@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from django import forms
 from django.core.exceptions import ValidationError
 
 from modeldefs.wire.keys import parse_scope
+from modeldefs.wire.quotas import (
+    CONCURRENCY_MAX,
+    RATE_MAX,
+    WINDOW_S_MAX,
+    LimitsMalformed,
+    checked_limits,
+)
 
 KIND_CHOICES = [("spk_live_", "caller"), ("spk_test_", "caller, test"), ("spa_", "control")]
 DAYS_MAX = 3650
@@ -23,6 +32,35 @@ class NewKeyForm(forms.Form):
     days = forms.IntegerField(
         min_value=1, max_value=DAYS_MAX, initial=90, label="Expires after, days"
     )
+
+    rate = forms.IntegerField(
+        min_value=1, max_value=RATE_MAX, required=False, help_text="Requests per window; none: any"
+    )
+    window_s = forms.IntegerField(
+        min_value=1, max_value=WINDOW_S_MAX, required=False, label="Window, seconds",
+        help_text="Default 60",
+    )  # fmt: skip
+    burst = forms.IntegerField(
+        min_value=1, max_value=RATE_MAX, required=False, help_text="At once; default the rate"
+    )
+    concurrency = forms.IntegerField(
+        min_value=1, max_value=CONCURRENCY_MAX, required=False, help_text="Under way at once"
+    )
+
+    def limits(self) -> dict[str, int | None]:
+        """Return the limits by name."""
+        names = ("rate", "window_s", "burst", "concurrency")
+        return {name: self.cleaned_data.get(name) for name in names}
+
+    def clean(self) -> dict[str, Any]:
+        """Return all fields; limits must fit each other."""
+        super().clean()
+        try:
+            if checked_limits(**self.limits()) and self.cleaned_data.get("kind") == "spa_":
+                self.add_error("kind", "Limits are for callers, not for control keys.")
+        except LimitsMalformed as wrong:
+            self.add_error(wrong.member, str(wrong))
+        return self.cleaned_data
 
     def clean_scopes(self) -> list[str]:
         """Return the scopes, each well formed."""

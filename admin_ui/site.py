@@ -75,6 +75,7 @@ class ShardpointAdminSite(AdminSite):
             prefix=given["kind"],
             scopes=given["scopes"],
             expires_at=timezone.now() + timedelta(days=given["days"]),
+            limits=keys.Limits(**form.limits()),
         )
         page = self._page(
             request, "admin_ui/key_created.html", "Keep this key now", text=created.text

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 
 from dispatcher_site.gateway.deadlines import Deadlines
+from dispatcher_site.gateway.legs import legs_of
 from dispatcher_site.gateway.many import Many
 from dispatcher_site.gateway.routing_state import RoutingKeeper
 from dispatcher_site.gateway.scatter import Scatter
@@ -67,3 +68,12 @@ class ShardsBackend:
         )
         scatter.begin()
         return scatter.give_up
+
+    def cost(self, ask: Ask) -> int:
+        """Return how many shards the ask goes to by the current map; of a batch its items."""
+        shard_map = self._keeper.state.shard_map
+        if shard_map is None or ask.shard_key() is not None:
+            return 1
+        if ask.plan is None:
+            return len(ask.item_keys())
+        return len(legs_of(ask, shard_map, self._streams))

@@ -14,12 +14,14 @@ from django.conf import settings
 from django.db import close_old_connections
 
 from dispatcher_site.gateway.backend import ShardsBackend
+from dispatcher_site.gateway.quota_sync import QuotaSync
 from dispatcher_site.gateway.routing_state import EMPTY, RoutingKeeper, RoutingState
 from dispatcher_site.gateway.streams import Streams
 from dispatcher_site.health.rollups import roll_up_all
 from modeldefs.kit.apps import current_catalog
 from modeldefs.kit.front import DataFront
 from modeldefs.kit.handler import EndpointHandler
+from modeldefs.kit.key_quotas import Quotas
 from modeldefs.kit.watching import Watch
 from modeldefs.wire.keys import Principal
 from modeldefs.wire.meter_files import MeterFolder
@@ -42,9 +44,12 @@ class FrontHandler(EndpointHandler):
         self._streams = Streams(self._catalog.bundle_id, self._watch)
         self._keeper = RoutingKeeper(on_change=self._follow)
         self._minutes: asyncio.Task[None] | None = None
+        self._quotas = Quotas(clock=time.monotonic)
+        self._quota_sync: QuotaSync | None = None
 
     def _follow(self, state: RoutingState) -> None:
         self._streams.follow(state)
+        self._quotas.forget_others(state.keyring.kids)
 
     def _authenticate(self, header: bytes | None, client_host: str) -> Principal:
         state = self._keeper.state
@@ -68,6 +73,10 @@ class FrontHandler(EndpointHandler):
         await self._keeper.start()
         await self._streams.settle()
         self._minutes = asyncio.get_running_loop().create_task(_each_minute())
+        self._quota_sync = QuotaSync(
+            self._quotas, url=settings.ENVIRONMENT.redis_url, processes=self.processes
+        )
+        self._quota_sync.start()
         self.install(
             DataFront(
                 catalog=self._catalog,
@@ -76,6 +85,7 @@ class FrontHandler(EndpointHandler):
                 cursor_key=cursor_key(settings.SECRET_KEY),
                 clock=time.time,
                 watch=self._watch,
+                quotas=self._quotas,
             )
         )
 
@@ -83,6 +93,8 @@ class FrontHandler(EndpointHandler):
         """Close the streams and leave the counts behind."""
         if self._minutes is not None:
             self._minutes.cancel()
+        if self._quota_sync is not None:
+            await self._quota_sync.stop()
         await self._keeper.stop()
         await self._streams.close()
         self._watch.stop()

@@ -30,7 +30,9 @@ class ApiKey(models.Model):
     scopes = models.JSONField(default=list)
     row_filter = models.JSONField(default=dict, blank=True)
     cidrs = models.JSONField(default=list, blank=True)
-    rps = models.PositiveIntegerField(null=True, blank=True)
+    # Units per window; 60 s where no window is said. What they mean: modeldefs.wire.quotas.
+    rate = models.PositiveIntegerField(null=True, blank=True)
+    window_s = models.PositiveIntegerField(null=True, blank=True)
     burst = models.PositiveIntegerField(null=True, blank=True)
     concurrency = models.PositiveIntegerField(null=True, blank=True)
     not_before = models.DateTimeField(null=True, blank=True)

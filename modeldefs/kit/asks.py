@@ -205,6 +205,9 @@ class Backend(Protocol):
         An export is given up by that only until ``done`` was called with it.
         """
 
+    def cost(self, ask: Ask) -> int:
+        """Return how many units of a key's limits the ask costs."""
+
 
 class Served:
     """One endpoint as this process serves it."""

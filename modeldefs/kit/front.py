@@ -31,11 +31,17 @@ from modeldefs.kit.asks import (
 from modeldefs.kit.catalog import Catalog
 from modeldefs.kit.endpoints import RESERVED_PATHS
 from modeldefs.kit.errors import DefinitionError
+from modeldefs.kit.key_quotas import LimitedCall, Quotas
 from modeldefs.kit.many_requests import ManyReader
 from modeldefs.kit.plans import ReadPlan
 from modeldefs.kit.preferences import NOTHING, honoured
 from modeldefs.kit.replies import ReplyMaker, cursor_binding, groups_json, problem_reply
-from modeldefs.kit.request_headers import JSON_TYPE, RequestHeaders, idempotency_key_of
+from modeldefs.kit.request_headers import (
+    JSON_TYPE,
+    RequestHeaders,
+    headers_of,
+    idempotency_key_of,
+)
 from modeldefs.kit.requests import ReadRequest, RequestReader
 from modeldefs.kit.traces import Trace
 from modeldefs.kit.watching import Watch
@@ -94,8 +100,10 @@ class DataFront:
         authenticate: Authenticate,
         cursor_key: bytes,
         clock: Callable[[], float],
+        quotas: Quotas,
         watch: Watch | None = None,
     ) -> None:
+        self.quotas = quotas
         self._catalog = catalog
         self._backend = backend
         self.authenticate = authenticate
@@ -127,13 +135,16 @@ class DataFront:
         watch, admission = self._watch, self._admission
         served = self.by_path.get(request.path)
         row = self._unknown_row if served is None else served.row
+        limited: LimitedCall | None = None
         try:
-            ask = self._admitted(request, served, request_id, begun)
+            headers = headers_of(request)
+            principal = self.authenticate(headers.key, request.client_host)
+            if principal.limits is not None:
+                limited = self.quotas.begin(principal, reply)
+                reply = limited.reply
+            ask = self._admitted(request, served, headers, principal, limited, request_id, begun)
         except Exception as fault:
-            answered = self._refusal(fault, request.path, request_id)
-            _trace_refusal(request, answered, begun)
-            watch.count_other(row, served, request, answered, perf_counter() - begun)
-            reply(answered)
+            reply(self._refused(fault, request, served, request_id, begun))
             return None
         if isinstance(ask, HttpReply):
             count(row, OK, perf_counter() - begun, 0)
@@ -154,10 +165,8 @@ class DataFront:
             took_s = perf_counter() - begun
             if type(answered) is JsonReply:
                 count(row, OK, took_s, len(answered.body))
-                if (
-                    took_s >= watch.slow_s
-                    or getattr(outcome, "shards", ONE_SHARD) is not ONE_SHARD
-                ):
+                shards = getattr(outcome, "shards", ONE_SHARD)
+                if took_s >= watch.slow_s or shards is not ONE_SHARD:
                     watch.note(ask, outcome, request, took_s)
             else:
                 watch.count_other(row, served, request, answered, took_s, ask)
@@ -178,15 +187,36 @@ class DataFront:
         except Exception:
             logger.exception("submit.failed", extra={"request_id": request_id})
             done(Internal())
-        return None if give_up is None else cancel
+        return give_up and (limited.cancelling(cancel) if limited else cancel)
+
+    def _refused(
+        self,
+        fault: Exception,
+        request: HttpRequest,
+        served: Served | None,
+        request_id: str,
+        begun: float,
+    ) -> HttpReply:
+        row = self._unknown_row if served is None else served.row
+        answered = self._refusal(fault, request.path, request_id)
+        _trace_refusal(request, answered, begun)
+        self._watch.count_other(row, served, request, answered, perf_counter() - begun)
+        return answered
 
     def _admitted(
-        self, request: HttpRequest, served: Served | None, request_id: str, begun: float
+        self,
+        request: HttpRequest,
+        served: Served | None,
+        headers: RequestHeaders,
+        principal: Principal,
+        limited: LimitedCall | None,
+        request_id: str,
+        begun: float,
     ) -> Ask | HttpReply:
         """Return the checked ask of a request for which there is room; a reply to OPTIONS."""
-        # Who has no key learns no name: neither what there is nor what it answers.
-        headers = _headers_of(request)
-        principal = self.authenticate(headers.key, request.client_host)
+        if limited is not None:
+            limited.admit()
+        # Behind the key: who has none learns no name, neither what there is nor what it answers.
         if served is None:
             raise self._unknown(request.path)
         if request.method == b"OPTIONS":
@@ -201,6 +231,8 @@ class DataFront:
         )
         if is_busy and ask.is_scatter and not admission.admits(is_scatter=True):
             raise Overloaded(retry_after_ms=RETRY_AFTER_MS)
+        if limited is not None:
+            limited.charge(self._backend.cost(ask))
         if headers.is_traced:
             ask.trace = Trace(headers, begun)
         return ask
@@ -383,14 +415,3 @@ def _trace_refusal(request: HttpRequest, reply: HttpReply, begun: float) -> None
     if any(name == b"traceparent" for name, _ in request.headers):
         traced = [(name, value) for name, value in request.headers if name == b"traceparent"]
         Trace(RequestHeaders(traced), begun).tell(reply)
-
-
-def _headers_of(request: HttpRequest) -> RequestHeaders:
-    """Return what the headers say, read once for all requests with the same ones."""
-    known = request.known_head
-    if known is None:
-        return RequestHeaders(request.headers)
-    if known.facts is None:
-        known.facts = RequestHeaders(known.headers)
-    read: RequestHeaders = known.facts
-    return read

@@ -36,6 +36,8 @@ def refusal(code: str, request: HttpRequest | None) -> HttpReply:
 class EndpointHandler:
     """Answers data endpoints; what else a site has in front of Django it adds."""
 
+    processes = 1  # of this site here; the worker says how many
+
     def __init__(self) -> None:
         self.front: DataFront | None = None
 

@@ -21,6 +21,7 @@ from modeldefs.kit.catalog import Catalog
 from modeldefs.kit.declared_problems import DeclaredProblem, member_schemas
 from modeldefs.kit.endpoints import RESERVED_PATHS, Endpoint
 from modeldefs.kit.handler import answer_through_django
+from modeldefs.kit.limit_headers import LIMIT_HEADERS, headers_of
 from modeldefs.kit.many import ITEMS_MAX, ManyEndpoint
 from modeldefs.kit.parameters import ParameterSpec
 from modeldefs.kit.plans import ReadPlan
@@ -35,6 +36,7 @@ _PROBLEMS_OF_ALL = (
     "invalid-request",
     "unauthorized",
     "forbidden",
+    "quota-exceeded",
     "overloaded",
     "shard-unavailable",
     "deadline-exceeded",
@@ -138,14 +140,15 @@ def _described(catalog: Catalog, endpoint: Endpoint[Any, Any], method: str) -> d
     responses: dict[int, Any] = {
         200: {
             "description": _answer_description(endpoint),
-            "headers": {"Preference-Applied": _APPLIED},
+            "headers": {"Preference-Applied": _APPLIED, **LIMIT_HEADERS},
             "content": _answer_content(catalog, endpoint),
         },
         **_problem_responses(codes, endpoint.options.problems),
     }
     parameters = [_prefer(endpoint)]
     if is_write:
-        responses[204] = {"description": "It is done: the answer to `Prefer: return=minimal`."}
+        said = "It is done: the answer to `Prefer: return=minimal`."
+        responses[204] = {"description": said, "headers": LIMIT_HEADERS}
         parameters.append(_IDEMPOTENCY_KEY)
     described: dict[str, Any] = {"responses": responses, "parameters": parameters}
     if method == "POST":
@@ -323,6 +326,7 @@ def _problem_responses(
     return {
         status: {
             "description": "; ".join(kind.title() for kind in kinds),
+            **headers_of(status),
             "content": {"application/problem+json": {"schema": _problem_schema(kinds)}},
         }
         for status, kinds in sorted(by_status.items())

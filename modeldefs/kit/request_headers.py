@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 
 from modeldefs.kit.preferences import read_preferences
+from modeldefs.wire.http1 import HttpRequest
 from modeldefs.wire.problems import InputError, InvalidRequest
 
 TIMEOUT_DEFAULT_MS = 2_000
@@ -121,3 +122,14 @@ def _timeout_ms(value: bytes | None) -> int:
     raise InvalidRequest(
         errors=[InputError("out-of-range", detail, parameter="Shardpoint-Timeout-Ms")]
     )
+
+
+def headers_of(request: HttpRequest) -> RequestHeaders:
+    """Return what the headers say, read once for all requests with the same ones."""
+    known = request.known_head
+    if known is None:
+        return RequestHeaders(request.headers)
+    if known.facts is None:
+        known.facts = RequestHeaders(known.headers)
+    read: RequestHeaders = known.facts
+    return read

@@ -28,6 +28,7 @@ from typing import NamedTuple, TypeAlias
 import msgspec
 
 from modeldefs.wire.problems import Unauthorized
+from modeldefs.wire.quotas import KeyLimits
 
 ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 KID_LENGTH = 10
@@ -201,6 +202,7 @@ class KeyEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     expires: float | None = None
     revoked: bool = False
     cidrs: tuple[str, ...] = ()
+    limits: KeyLimits | None = None
 
 
 class KeyringDocument(msgspec.Struct, frozen=True, kw_only=True):
@@ -220,6 +222,7 @@ class Principal:
     scopes: tuple[str, ...]
     environment: str
     kind: str = "data"
+    limits: KeyLimits | None = None
     _decisions: dict[tuple[str, int | str, str, str], bool] = field(
         default_factory=dict, repr=False, compare=False, hash=False
     )
@@ -278,6 +281,11 @@ class Keyring:
 
     def __len__(self) -> int:
         return len(self._entries)
+
+    @property
+    def kids(self) -> frozenset[str]:
+        """The ids of all keys."""
+        return frozenset(self._entries)
 
     @classmethod
     def decode(cls, document: bytes | str) -> Keyring:
@@ -343,7 +351,9 @@ class Keyring:
             raise Unauthorized
         if (entry.kind, entry.environment) != (parsed.kind, parsed.environment):
             raise Unauthorized
-        principal = Principal(entry.kid, entry.owner, entry.scopes, entry.environment, entry.kind)
+        principal = Principal(
+            entry.kid, entry.owner, entry.scopes, entry.environment, entry.kind, entry.limits
+        )
         expires = float("inf") if entry.expires is None else entry.expires
         networks = tuple(ip_network(cidr) for cidr in entry.cidrs)
         return _Proven(principal, entry.not_before, expires, networks)

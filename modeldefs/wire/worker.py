@@ -127,6 +127,7 @@ def make_worker(handler_factory: str, *, limits: HttpLimits | None = None) -> ty
                     "http.handler_not_made", exc_info=True, extra={"factory": handler_factory}
                 )
                 sys.exit(Arbiter.WORKER_BOOT_ERROR)
+            handler.processes = int(self.cfg.workers)  # for limits that all of them share
             # uvicorn calls it like the class it expects.
             self.config.http = cast(Any, protocol_factory(handler, limits=known))
             self.wsgi = HotApplication(self.wsgi, handler)

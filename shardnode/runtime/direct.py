@@ -92,6 +92,10 @@ class LocalBackend:
         )
         return give_up
 
+    def cost(self, ask: Ask) -> int:
+        """Return 1, as this is one shard; of a batch its items."""
+        return len(ask.item_keys()) if ask.served.endpoint.is_many else 1
+
     def _export(self, ask: Ask, done: Done) -> Callable[[], None] | None:
         parts = OwnParts(ask, executor=self._executor, whereabouts=self._whereabouts)
         return self._exports.begin(ask, parts, done)

@@ -15,6 +15,7 @@ from django.conf import settings
 from modeldefs.kit.apps import current_catalog
 from modeldefs.kit.front import DataFront, problem_reply
 from modeldefs.kit.handler import BODY_BYTES_MAX, EndpointHandler
+from modeldefs.kit.key_quotas import Quotas
 from modeldefs.kit.many import ManyEndpoint
 from modeldefs.kit.watching import Ended, Watch
 from modeldefs.wire import calls
@@ -145,6 +146,8 @@ class NodeHandler(EndpointHandler):
                 cursor_key=hmac.digest(secret, label, hashlib.sha256),
                 clock=time.time,
                 watch=self._watch,
+                # Nodes do not know of each other: each counts alone, its workers a share each.
+                quotas=Quotas(clock=time.monotonic, share=max(1, self._config.workers)),
             )
         )
 

@@ -61,6 +61,10 @@ class _NoBackend:
     def submit(self, ask: Ask, done: Callable[[Outcome], None]) -> None:
         """Leave the ask."""
 
+    def cost(self, ask: Ask) -> int:
+        """Return 1."""
+        return 1
+
 
 def _keyring() -> tuple[Keyring, bytes]:
     from modeldefs.wire.keys import KeyEntry, digest, mint_key
@@ -75,6 +79,7 @@ def _keyring() -> tuple[Keyring, bytes]:
 def _front(keyring: Keyring) -> DataFront:
     from modeldefs.kit.apps import current_catalog
     from modeldefs.kit.front import DataFront
+    from modeldefs.kit.key_quotas import Quotas
     from modeldefs.kit.watching import Watch
 
     catalog = current_catalog()
@@ -87,6 +92,7 @@ def _front(keyring: Keyring) -> DataFront:
         authenticate=lambda header, host: keyring.authenticate(header, host, time.time()),
         cursor_key=b"c" * 32,
         clock=time.time,
+        quotas=Quotas(clock=time.monotonic),
     )
 
 

@@ -199,7 +199,12 @@ def _same(url: str, question: Question, keys: dict[str, str]) -> int:
 def test_other_spellings_are_not_the_protocols(catalog: Catalog) -> None:
     """Else the tests below would compare one way with itself."""
     front = DataFront(
-        catalog=catalog, backend=Mock(), authenticate=Mock(), cursor_key=b"", clock=time.time
+        catalog=catalog,
+        backend=Mock(),
+        authenticate=Mock(),
+        cursor_key=b"",
+        clock=time.time,
+        quotas=Mock(),
     )
     for endpoint in catalog.endpoints:
         own, *others = spellings(endpoint)

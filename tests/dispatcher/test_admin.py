@@ -145,3 +145,14 @@ def test_pages_carry_a_strict_policy(root: Client) -> None:
 
     assert "script-src 'self'" in policy
     assert "unsafe" not in policy
+
+
+def test_a_key_with_limits_is_made_by_the_form(root: Client) -> None:
+    """The form takes limits, and makes no key where they contradict."""
+    form = {"owner": "ann", "kind": "spk_live_", "scopes": "*", "days": "30"}
+    root.post("/admin/trust/apikey/create/", {**form, "rate": "10", "concurrency": "2"})
+    page = root.post("/admin/trust/apikey/create/", {**form, "burst": "10"})
+
+    key = ApiKey.objects.get()
+    assert (10, None, None, 2) == (key.rate, key.window_s, key.burst, key.concurrency)
+    assert "a burst needs a rate" in page.content.decode()

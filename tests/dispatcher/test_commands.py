@@ -97,3 +97,25 @@ def test_the_shards_are_listed() -> None:
 
     assert "http://127.0.0.1:4711" in run("shard", "list")[0]
     assert json.loads(run("shard", "list", "--json")[0])[0]["name"] == "a"
+
+
+def test_a_key_is_limited_and_freed() -> None:
+    """What `key limit` does not say is no limit; nonsense is refused and changes nothing."""
+    words = ("--rate", "100", "--burst", "9", "--concurrency", "2")
+    kid = json.loads(run("key", "create", "--scope", "*", *words, "--json")[0])["kid"]
+    created = json.loads(run("key", "list", "--json")[0])[0]
+    told = run("key", "limit", kid, "--rate", "5", "--window-s", "1")[1]
+    limited = json.loads(run("key", "list", "--json")[0])[0]
+    code = refused("key", "limit", kid, "--burst", "5")
+    kept = json.loads(run("key", "list", "--json")[0])[0]
+
+    assert (100, None, 9, 2) == tuple(
+        created[name] for name in ("rate", "window_s", "burst", "concurrency")
+    )
+    assert '"key";q=5;w=1' in told
+    assert (5, 1, None, None) == tuple(
+        limited[name] for name in ("rate", "window_s", "burst", "concurrency")
+    )
+    assert code == 2
+    assert limited == kept
+    assert "no limits" in run("key", "limit", kid)[1]

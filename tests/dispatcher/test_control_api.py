@@ -234,3 +234,20 @@ def test_a_foreign_host_is_refused() -> None:
     answer = Client(headers={"host": "evil.example"}).get("/healthz")
 
     assert answer.status_code == 400
+
+
+def test_limits_of_a_key_are_set_and_replaced() -> None:
+    """They are given with a new key or later, shown with it, and refused where they contradict."""
+    client = caller()
+    made = post(client, "keys/", owner="ann", scopes=["*"], rate=100, concurrency=3).json()
+    limited = post(client, f"keys/{made['kid']}/limit/", rate=50, window_s=10, burst=5)
+    refusal = problem_of(post(client, f"keys/{made['kid']}/limit/", rate=50, burst=51))
+
+    assert (100, None, None, 3) == tuple(
+        made[name] for name in ("rate", "window_s", "burst", "concurrency")
+    )
+    assert (50, 10, 5, None) == tuple(
+        limited.json()[name] for name in ("rate", "window_s", "burst", "concurrency")
+    )
+    assert ("invalid-request", 400) == (refusal["code"], refusal["status"])
+    assert 5 == client.get(f"{ROOT}keys/{made['kid']}/").json()["burst"]

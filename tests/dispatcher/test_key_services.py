@@ -13,6 +13,7 @@ from dispatcher_site.registry.services import keys
 from dispatcher_site.registry.services.counters import keyring_generation
 from dispatcher_site.trust.models import ApiKey, AuditEntry
 from modeldefs.wire.problems import Conflict, InvalidRequest, NotFound, Unauthorized
+from modeldefs.wire.quotas import KeyLimits
 from tests.dispatcher.making import TESTER, make_key
 
 pytestmark = pytest.mark.django_db
@@ -112,3 +113,42 @@ def test_last_use_is_written_once_a_minute() -> None:
 
     assert first is not None
     assert ApiKey.objects.get().last_used_at == first
+
+
+def test_limits_reach_the_keyring_and_the_successor() -> None:
+    """A key's limits are in the next keyring, are replaced as a whole, and are inherited."""
+    limits = keys.Limits(rate=1000, burst=50, concurrency=4)
+    made = keys.create_key(actor=TESTER, owner="x", scopes=["*"], limits=limits)
+    before = keyring_generation()
+    first = keys.keyring().authenticate(made.text, HOST, time.time())
+    keys.limit_key(actor=TESTER, kid=made.key.kid, limits=keys.Limits(rate=7, window_s=1))
+    second = keys.keyring().authenticate(made.text, HOST, time.time())
+    heir = keys.rotate_key(actor=TESTER, kid=made.key.kid)
+    third = keys.keyring().authenticate(heir.text, HOST, time.time())
+    keys.limit_key(actor=TESTER, kid=heir.key.kid, limits=keys.NO_LIMITS)
+
+    assert KeyLimits(rate=1000, window_s=60, burst=50, concurrency=4) == first.limits
+    assert KeyLimits(rate=7, window_s=1) == second.limits == third.limits
+    assert keys.keyring().authenticate(heir.text, HOST, time.time()).limits is None
+    assert keyring_generation() == before + 3
+    assert 2 == AuditEntry.objects.filter(action="key.limit").count()
+
+
+def test_limits_without_sense_change_nothing() -> None:
+    """A burst without a rate or above it, and limits of a control key or a revoked one."""
+    data, control, gone = make_key(), make_key(prefix="spa_"), make_key()
+    keys.revoke_key(actor=TESTER, kid=gone.key.kid)
+    before = list(ApiKey.objects.values()), AuditEntry.objects.count()
+
+    for kid, limits in (
+        (data.key.kid, keys.Limits(burst=3)),
+        (data.key.kid, keys.Limits(rate=3, burst=4)),
+        (data.key.kid, keys.Limits(concurrency=0)),
+        (control.key.kid, keys.Limits(rate=3)),
+    ):
+        with pytest.raises(InvalidRequest):
+            keys.limit_key(actor=TESTER, kid=kid, limits=limits)
+    with pytest.raises(Conflict):
+        keys.limit_key(actor=TESTER, kid=gone.key.kid, limits=keys.Limits(rate=3))
+
+    assert (list(ApiKey.objects.values()), AuditEntry.objects.count()) == before

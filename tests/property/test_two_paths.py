@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -239,3 +240,40 @@ def test_exports_by_head_and_by_an_old_client(paths: TwoPaths, catalog: Catalog)
     assert b"" == head[0][2]
     assert fast == slow
     assert b"HTTP/1.1 406 Not Acceptable" == fast[0]
+
+
+def test_limited_keys_are_told_what_is_left_by_both(paths: TwoPaths, catalog: Catalog) -> None:
+    """Answers, refusals and exports of a limited key say its policy and what is left, a scatter
+    costs a unit per shard, and a key that is used up gets the same 429, which asks no shard."""
+    page = next(e.name for e in catalog.endpoints.values() if e.shape == "page")
+    limited, spent = paths.keys.limited.text, paths.keys.spent.text
+    accept = "Accept: application/jsonl"
+    wide = paths.ask(_plain("GET", f"/{page}", limited))
+    lines = paths.ask(_plain("GET", f"/{page}", limited, None, accept))
+    wrong = paths.ask(_plain("GET", f"/{page}?nonsense=1", limited))
+    nobody = paths.ask(_plain("GET", "/nobody", limited))
+    over = paths.ask(_plain("GET", f"/{page}", spent))
+    asked = list(paths.backend.asks)
+    free = paths.ask(_plain("GET", f"/{page}", paths.keys.all.text))
+
+    for fast, slow in (wide, lines, wrong, nobody, over, free):
+        assert fast == slow
+    assert [b"200", b"200", b"400", b"404", b"429"] == [
+        fast[0].split()[1] for fast, _ in (wide, lines, wrong, nobody, over)
+    ]
+    assert [7, 7, 9, 9] == [_units_left(fast) for fast, _ in (wide, lines, wrong, nobody)]
+    policy = b'"key";q=100;w=60, "concurrent";q=3;qu="concurrent-requests"'
+    for fast, _ in (wide, lines, wrong, nobody):
+        assert policy == dict(fast[1])[b"ratelimit-policy"]
+    assert [] == asked
+    assert b"60" == dict(over[0][1])[b"retry-after"]
+    document = json.loads(over[0][2])
+    assert "quota-exceeded" == document["code"]
+    assert ["key"] == document["violated-policies"]
+    assert b"ratelimit" not in dict(free[0][1])
+
+
+def _units_left(answer: Any) -> int:
+    found = re.search(rb'"key";r=([0-9]+);t=[0-9]+', dict(answer[1])[b"ratelimit"])
+    assert found is not None
+    return int(found[1])

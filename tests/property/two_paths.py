@@ -36,10 +36,12 @@ from modeldefs.kit.front import (
     Written,
 )
 from modeldefs.kit.handler import EndpointHandler
+from modeldefs.kit.key_quotas import Quotas
 from modeldefs.wire import calls
 from modeldefs.wire.cursors import Lagging
 from modeldefs.wire.keys import KeyEntry, Keyring, MintedKey, digest, mint_key
 from modeldefs.wire.problems import Conflict, Problem, ShardFault, ShardUnavailable
+from modeldefs.wire.quotas import KeyLimits
 from modeldefs.wire.worker import protocol_factory
 
 NOW = 1_790_000_000.0
@@ -48,6 +50,8 @@ PEPPER = b"pepper of the tests"
 # What a connection is about, and what is another for every request.
 _UNCOMPARED = frozenset({b"date", b"x-request-id", b"connection"})
 _REQUEST_ID = re.compile(rb'"request_id":"[0-9a-f]*"')
+
+_LIMITS = KeyLimits(rate=100, window_s=60, burst=10, concurrency=3)
 
 Comparable = tuple[bytes, list[tuple[bytes, bytes]], bytes]
 
@@ -58,6 +62,7 @@ class Keys:
     def __init__(self) -> None:
         self.all, self.reader, self.revoked, self.expired = (mint_key() for _ in range(4))
         self.control = mint_key("spa_")
+        self.limited, self.spent = mint_key(), mint_key()
         self.unknown = mint_key()
         self.keyring = Keyring(
             [
@@ -66,13 +71,18 @@ class Keys:
                 _entry(self.revoked, scopes=("*",), revoked=True),
                 _entry(self.expired, scopes=("*",), expires=NOW - 1),
                 _entry(self.control, scopes=("*",), kind="control"),
+                _entry(self.limited, scopes=("*",), limits=_LIMITS),
+                _entry(self.spent, scopes=("*",), limits=KeyLimits(rate=1, concurrency=1)),
             ],
             {1: PEPPER},
         )
 
     def texts(self) -> list[str]:
         """Return every key, good and bad."""
-        kinds = (self.all, self.reader, self.revoked, self.expired, self.control, self.unknown)
+        kinds = (
+            *(self.all, self.reader, self.revoked, self.expired, self.control, self.unknown),
+            *(self.limited, self.spent),
+        )
         return [kind.text for kind in kinds]
 
 
@@ -111,6 +121,10 @@ class AskingBackend:
             asyncio.get_running_loop().call_soon(done, outcome)
         else:
             done(outcome)
+
+    def cost(self, ask: Ask) -> int:
+        """Return the same for the same ask."""
+        return 1 if ask.shard_key() is not None else 3
 
 
 @dataclass
@@ -199,10 +213,18 @@ class TwoPaths:
             authenticate=lambda header, host: self.keys.keyring.authenticate(header, host, NOW),
             cursor_key=b"c" * 32,
             clock=lambda: NOW,
+            quotas=self._quotas(),
         )
         self._runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
         self._servers: list[asyncio.Server] = []
         self._ports: list[int] = []
+
+    def _quotas(self) -> Quotas:
+        """Return meters for one request: both sides begin with the same."""
+        quotas = Quotas(clock=lambda: NOW)
+        spent = self.keys.keyring.authenticate(self.keys.spent.text, "", NOW)
+        quotas.meter(spent).wait_s(1, NOW)
+        return quotas
 
     def open(self) -> None:
         """Listen with both."""
@@ -236,8 +258,10 @@ class TwoPaths:
         with _serving(self.front), override_settings(ROOT_URLCONF=self._urls):
             for port in self._ports:
                 self.backend.asks.clear()
+                quotas = self.front.quotas = self._quotas()
                 answers.append(comparable(self._runner.run(_exchange(port, request))))
                 asks.append(list(self.backend.asks))
+                assert all(meter.is_idle for meter in quotas.by_kid.values()), request
         assert asks[0] == asks[1], request
         return answers[0], answers[1]
 

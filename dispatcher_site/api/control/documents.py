@@ -9,6 +9,7 @@ from rest_framework import serializers
 from dispatcher_site.health.models import EndpointMinute, HealthSample
 from dispatcher_site.registry import models
 from dispatcher_site.trust.models import ApiKey, AuditEntry
+from modeldefs.wire.quotas import CONCURRENCY_MAX, RATE_MAX, WINDOW_S_MAX
 
 KEY_KINDS = {"data": "spk_live_", "test": "spk_test_", "control": "spa_"}
 
@@ -151,7 +152,16 @@ class StrictInput(serializers.Serializer[Any]):
         return super().to_internal_value(data)
 
 
-class NewKey(StrictInput):
+class LimitsInput(StrictInput):
+    """Limits of a key: none where left out."""
+
+    rate = serializers.IntegerField(min_value=1, max_value=RATE_MAX, required=False)
+    window_s = serializers.IntegerField(min_value=1, max_value=WINDOW_S_MAX, required=False)
+    burst = serializers.IntegerField(min_value=1, max_value=RATE_MAX, required=False)
+    concurrency = serializers.IntegerField(min_value=1, max_value=CONCURRENCY_MAX, required=False)
+
+
+class NewKey(LimitsInput):
     """What creating a key takes."""
 
     name = serializers.CharField(max_length=100, required=False, default="")
@@ -166,6 +176,10 @@ class Reason(StrictInput):
     """Why, for the audit log."""
 
     reason = serializers.CharField(max_length=500, required=False, default="", allow_blank=True)
+
+
+class LimitedKey(LimitsInput, Reason):
+    """What replacing the limits of a key takes."""
 
 
 class RotatedKey(Reason):

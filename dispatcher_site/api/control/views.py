@@ -27,6 +27,12 @@ def _checked(form: type[documents.StrictInput], request: Request) -> dict[str, A
     return dict(given.validated_data)
 
 
+def _limits(given: dict[str, Any]) -> keys.Limits:
+    """Take the limits out of what was given."""
+    names = ("rate", "window_s", "burst", "concurrency")
+    return keys.Limits(**{name: given.pop(name, None) for name in names})
+
+
 class ReadOnly(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.GenericViewSet[Any]):
     """A resource that can be listed and looked at."""
 
@@ -140,7 +146,20 @@ class Keys(ReadOnly):
         """Create a key, shown in this answer and never again."""
         given = _checked(documents.NewKey, request)
         prefix = documents.KEY_KINDS[given.pop("kind")]
-        return self._shown_once(keys.create_key(actor=actor_of(request), prefix=prefix, **given))
+        limits = _limits(given)
+        return self._shown_once(
+            keys.create_key(actor=actor_of(request), prefix=prefix, limits=limits, **given)
+        )
+
+    @action(detail=True, methods=["post"])
+    def limit(self, request: Request, kid: str) -> Response:
+        """Replace all limits: `{"rate"?, "window_s"?, "burst"?, "concurrency"?, "reason"?}`."""
+        given = _checked(documents.LimitedKey, request)
+        limits = _limits(given)
+        key = keys.limit_key(
+            actor=actor_of(request), kid=kid, limits=limits, reason=given["reason"]
+        )
+        return Response(documents.KeyDocument(key).data)
 
     @action(detail=True, methods=["post"])
     def rotate(self, request: Request, kid: str) -> Response:

@@ -8,7 +8,7 @@ revocation within seconds.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from ipaddress import ip_network
 
@@ -23,6 +23,7 @@ from dispatcher_site.trust.models import ApiKey
 from dispatcher_site.trust.peppers import newest_pepper, peppers
 from modeldefs.wire.keys import PREFIXES, KeyEntry, Keyring, digest, mint_key, parse_scope
 from modeldefs.wire.problems import Conflict, InputError, InvalidRequest, NotFound
+from modeldefs.wire.quotas import KeyLimits, LimitsMalformed, checked_limits
 
 LIFETIME_DEFAULT = timedelta(days=90)
 OVERLAP_DEFAULT = timedelta(days=7)
@@ -39,8 +40,41 @@ class CreatedKey:
     text: str
 
 
-def _checked(scopes: Sequence[str], cidrs: Sequence[str]) -> None:
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a key may use, as somebody asks for it; None is no limit, or the default."""
+
+    rate: int | None = None
+    window_s: int | None = None
+    burst: int | None = None
+    concurrency: int | None = None
+
+    def checked(self) -> KeyLimits | None:
+        """Return what the data path is told.
+
+        Raises:
+            LimitsMalformed: They make no sense.
+        """
+        return checked_limits(**asdict(self))
+
+
+NO_LIMITS = Limits()
+
+
+def limits_of(key: ApiKey) -> Limits:
+    """Return the limits of a stored key."""
+    return Limits(key.rate, key.window_s, key.burst, key.concurrency)
+
+
+def _checked(
+    scopes: Sequence[str], cidrs: Sequence[str], limits: Limits = NO_LIMITS, kind: str = "data"
+) -> None:
     errors = []
+    try:
+        if limits.checked() is not None and kind != "data":
+            raise LimitsMalformed("kind", "limits are for data keys: the control API has its own")
+    except LimitsMalformed as wrong:
+        errors.append(InputError("out-of-range", str(wrong), parameter=wrong.member))
     if len(scopes) > SCOPES_MAX or len(cidrs) > CIDRS_MAX:
         errors.append(InputError("out-of-range", f"at most {SCOPES_MAX} scopes or networks"))
     for scope in scopes:
@@ -65,6 +99,7 @@ def _facts(key: ApiKey) -> dict[str, object]:
         "kind": key.kind,
         "scopes": key.scopes,
         "cidrs": key.cidrs,
+        "limits": asdict(limits_of(key)),
         "expires_at": key.expires_at.isoformat() if key.expires_at else None,
         "revoked_at": key.revoked_at.isoformat() if key.revoked_at else None,
     }
@@ -98,18 +133,20 @@ def create_key(
     cidrs: Sequence[str] = (),
     expires_at: datetime | None = None,
     never_expires: bool = False,
+    limits: Limits = NO_LIMITS,
 ) -> CreatedKey:
     """Create a key; its text is in the answer and nowhere else.
 
     Args:
+        limits: How often it may call; as often as it likes unless given.
         expires_at: 90 days from now unless given; None with ``never_expires`` for no end.
 
     Raises:
-        InvalidRequest: A scope, network, prefix or expiry makes no sense.
+        InvalidRequest: A scope, network, prefix, limit or expiry makes no sense.
     """
     if prefix not in PREFIXES or PREFIXES[prefix][0] == "join":
         raise InvalidRequest(errors=[InputError("wrong-type", "unknown kind", parameter="kind")])
-    _checked(scopes, cidrs)
+    _checked(scopes, cidrs, limits, PREFIXES[prefix][0])
     now = timezone.now()
     if expires_at is None and not never_expires:
         expires_at = now + LIFETIME_DEFAULT
@@ -124,6 +161,7 @@ def create_key(
         cidrs=list(cidrs),
         expires_at=expires_at,
         created_by=str(actor)[:150],
+        **asdict(limits),
     )
     audit.record(
         actor=actor, action="key.create", target=created.key.kid, after=_facts(created.key)
@@ -164,6 +202,7 @@ def rotate_key(
         expires_at=now + lifetime if lifetime else None,
         rotated_from=old,
         created_by=str(actor)[:150],
+        **asdict(limits_of(old)),
     )
     before = _facts(old)
     end = now + overlap
@@ -179,6 +218,35 @@ def rotate_key(
     )
     raise_keyring()
     return created
+
+
+@transaction.atomic
+def limit_key(*, actor: Actor, kid: str, limits: Limits, reason: str = "") -> ApiKey:
+    """Replace all limits of a key, everywhere within five seconds.
+
+    Raises:
+        NotFound: No such key.
+        Conflict: The key is revoked.
+        InvalidRequest: The limits make no sense.
+    """
+    key = _locked(kid)
+    if key.revoked_at is not None:
+        raise Conflict(f"Key {kid} is revoked.")
+    _checked((), (), limits, key.kind)
+    before = _facts(key)
+    for name, value in asdict(limits).items():
+        setattr(key, name, value)
+    key.save(update_fields=list(asdict(limits)))
+    audit.record(
+        actor=actor,
+        action="key.limit",
+        target=kid,
+        before=before,
+        after=_facts(key),
+        reason=reason,
+    )
+    raise_keyring()
+    return key
 
 
 @transaction.atomic
@@ -227,6 +295,7 @@ def key_entry(key: ApiKey) -> KeyEntry:
         expires=key.expires_at.timestamp() if key.expires_at else None,
         revoked=key.revoked_at is not None,
         cidrs=tuple(key.cidrs),
+        limits=limits_of(key).checked(),
     )
 
 

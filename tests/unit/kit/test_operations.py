@@ -162,7 +162,9 @@ def test_refusals_are_described(document: dict[str, Any]) -> None:
     """Each operation names the problems that every endpoint may answer with."""
     responses = document["paths"]["/customers"]["get"]["responses"]
 
-    assert {"200", "400", "401", "403", "503", "504"} == set(responses)
+    assert {"200", "400", "401", "403", "429", "503", "504"} == set(responses)
+    assert {"RateLimit", "RateLimit-Policy", "Retry-After"} == set(responses["429"]["headers"])
+    assert {"RateLimit", "RateLimit-Policy"} <= set(responses["200"]["headers"])
     assert {"$ref": "#/components/schemas/Problem"} == responses["400"]["content"][
         "application/problem+json"
     ]["schema"]

@@ -1,4 +1,4 @@
-"""``manage.py key``: create, list, rotate and revoke API keys.
+"""``manage.py key``: create, list, limit, rotate and revoke API keys.
 
 A new key stands alone on stdout, once; everything else goes to stderr.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import getpass
 import json
 import re
+from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -19,6 +20,7 @@ from dispatcher_site.registry.management.control_command import USAGE, ControlCo
 from dispatcher_site.registry.services import keys
 from dispatcher_site.trust.actors import command_actor
 from dispatcher_site.trust.models import ApiKey
+from modeldefs.wire.quotas import policy_text
 
 PREFIX_OF_KIND = {"data": "spk_live_", "test": "spk_test_", "control": "spa_"}
 _UNITS = {"m": "minutes", "h": "hours", "d": "days"}
@@ -49,7 +51,7 @@ def parse_expiry(text: str) -> datetime | None:
 class Command(ControlCommand):
     """Manage API keys."""
 
-    help = "Create, list, rotate and revoke API keys."
+    help = "Create, list, limit, rotate and revoke API keys."
 
     def add_acts(self, subs: Any) -> None:
         """Declare the sub-commands."""
@@ -62,8 +64,13 @@ class Command(ControlCommand):
         create.add_argument("--kind", choices=sorted(PREFIX_OF_KIND), default="data")
         create.add_argument("--cidr", action="append", default=[], help="allowed network")
         create.add_argument("--expires", default="90d", help="30m, 12h, 90d, an ISO time, never")
+        _add_limits(create)
         listed = self.act(subs, "list", "List keys, newest first.")
         listed.add_argument("--all", action="store_true", help="revoked and expired ones too")
+        limit = self.act(subs, "limit", "Replace all limits of a key; what is not said is none.")
+        limit.add_argument("kid")
+        _add_limits(limit)
+        limit.add_argument("--reason", default="")
         rotate = self.act(subs, "rotate", "Create a successor; the old key lives on a while.")
         rotate.add_argument("kid")
         rotate.add_argument("--overlap", default="7d")
@@ -87,6 +94,7 @@ class Command(ControlCommand):
             cidrs=options["cidr"],
             expires_at=expires,
             never_expires=expires is None,
+            limits=_limits(options),
         )
         self._show_once(created, as_json=options["json"])
 
@@ -96,8 +104,22 @@ class Command(ControlCommand):
         if not options["all"]:
             found = found.filter(revoked_at__isnull=True).exclude(expires_at__lt=timezone.now())
         columns = ["kid", "kind", "name", "owner", "scopes", "expires_at", "revoked_at"]
+        columns += ["last_used_at"]
         rows = [{**dict.fromkeys(columns), **_document(key)} for key in found]
         self.answer(rows, columns, as_json=options["json"])
+
+    def do_limit(self, options: dict[str, Any]) -> None:
+        """Limit a key."""
+        key = keys.limit_key(
+            actor=command_actor(),
+            kid=options["kid"],
+            limits=_limits(options),
+            reason=options["reason"],
+        )
+        if options["json"]:
+            self.stdout.write(json.dumps(_document(key), default=str))
+        known = keys.limits_of(key).checked()
+        self.tell(f"key {key.kid}: {policy_text(known) if known else 'no limits'}")
 
     def do_rotate(self, options: dict[str, Any]) -> None:
         """Rotate a key."""
@@ -128,6 +150,18 @@ class Command(ControlCommand):
             self.stdout.write(created.text)
 
 
+def _add_limits(parser: Any) -> None:
+    parser.add_argument("--rate", type=int, help="requests per window; a scatter counts per shard")
+    parser.add_argument("--window-s", type=int, help="default: 60")
+    parser.add_argument("--burst", type=int, help="requests at once; default: the rate")
+    parser.add_argument("--concurrency", type=int, help="requests under way at once")
+
+
+def _limits(options: dict[str, Any]) -> keys.Limits:
+    names = ("rate", "window_s", "burst", "concurrency")
+    return keys.Limits(**{name: options[name] for name in names})
+
+
 def _document(key: ApiKey) -> dict[str, Any]:
     return {
         "kid": key.kid,
@@ -137,6 +171,7 @@ def _document(key: ApiKey) -> dict[str, Any]:
         "owner": key.owner,
         "scopes": key.scopes,
         "cidrs": key.cidrs,
+        **asdict(keys.limits_of(key)),
         "created": key.created,
         "expires_at": key.expires_at,
         "revoked_at": key.revoked_at,
