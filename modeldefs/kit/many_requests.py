@@ -154,24 +154,21 @@ class QuickMany:
         values: dict[str, Any] = {}
         members, texts = 0, 1  # the name of the items is one
         for spec, read in self._columns:
-            column: list[str | None] = []
-            for item in items:
-                value = item.get(spec.name, _ABSENT)
-                if value is _ABSENT:
-                    if spec.required:
+            name = spec.name
+            found = [item.get(name, _ABSENT) for item in items]
+            try:
+                column = [read(value) for value in found]
+            except BadValue:
+                return None
+            if None in column:
+                for place, value in enumerate(found):
+                    if value is _ABSENT and not spec.required:
+                        column[place] = spec.default
+                    elif column[place] is None and not (value is None and spec.nullable):
                         return None
-                    column.append(spec.default)
-                    continue
-                members += 1
-                texts += type(value) is str
-                try:
-                    text = None if value is None else read(value)
-                except BadValue:
-                    return None
-                if text is None and not (value is None and spec.nullable):
-                    return None
-                column.append(text)
-            values[spec.name] = column
+            members += len(found) - found.count(_ABSENT)
+            texts += sum(type(value) is str for value in found)
+            values[name] = column
         # No member was left over; and none came twice, since it would have brought its quotes.
         if members != sum(map(len, items)) or body.count(b'"') != 2 * (members + texts):
             return None

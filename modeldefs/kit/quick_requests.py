@@ -201,7 +201,9 @@ def leaf_reader(spec: ParameterSpec) -> Callable[[Any], str | None]:
         if type(value) is int:
             is_safe = -SAFE_INTEGER_MAX <= value <= SAFE_INTEGER_MAX
             return text_of(str(value)) if takes_integer and is_safe else None
-        return str(value).lower() if carried == "boolean" else None
+        if type(value) is bool and carried == "boolean":
+            return "true" if value else "false"
+        return None
 
     if is_free and spec.kind is KINDS[str]:
         return read_text  # a NUL cannot stand in JSON without an escape
