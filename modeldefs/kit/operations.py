@@ -25,8 +25,11 @@ from modeldefs.kit.limit_headers import LIMIT_HEADERS, headers_of
 from modeldefs.kit.many import ITEMS_MAX, ManyEndpoint
 from modeldefs.kit.parameters import ParameterSpec
 from modeldefs.kit.plans import ReadPlan
-from modeldefs.kit.preferences import HEADER as PREFER
-from modeldefs.kit.preferences import preference_examples
+from modeldefs.kit.preference_descriptions import (
+    answer_description,
+    answer_headers,
+    prefer_parameter,
+)
 from modeldefs.kit.request_headers import LINES_TYPE
 from modeldefs.kit.statements import output_columns
 from modeldefs.kit.tracing import presence_sets
@@ -139,13 +142,13 @@ def _described(catalog: Catalog, endpoint: Endpoint[Any, Any], method: str) -> d
     codes = (*_PROBLEMS_OF_ALL, *_PROBLEMS_OF_WRITES) if is_write else _PROBLEMS_OF_ALL
     responses: dict[int, Any] = {
         200: {
-            "description": _answer_description(endpoint),
-            "headers": {"Preference-Applied": _APPLIED, **LIMIT_HEADERS},
+            "description": answer_description(endpoint),
+            "headers": {**answer_headers(endpoint), **LIMIT_HEADERS},
             "content": _answer_content(catalog, endpoint),
         },
         **_problem_responses(codes, endpoint.options.problems),
     }
-    parameters = [_prefer(endpoint)]
+    parameters = [prefer_parameter(endpoint)]
     if is_write:
         said = "It is done: the answer to `Prefer: return=minimal`."
         responses[204] = {"description": said, "headers": LIMIT_HEADERS}
@@ -171,24 +174,6 @@ def _described(catalog: Catalog, endpoint: Endpoint[Any, Any], method: str) -> d
         for name, schema in _page_schemas(endpoint).items()
     ]
     return described
-
-
-def _answer_description(endpoint: Endpoint[Any, Any]) -> str:
-    if endpoint.kind == "mutation" or not endpoint.options.partial:
-        return "The answer, whole."
-    return "The answer: whole, or as `Prefer: partial` asked, without the shards in `missing`."
-
-
-def _prefer(endpoint: Endpoint[Any, Any]) -> dict[str, Any]:
-    examples = preference_examples(endpoint)
-    return {
-        "name": PREFER,
-        "in": "header",
-        "required": False,
-        "description": "RFC 7240; what is unknown is passed over, unless `handling=strict`.",
-        "schema": {"type": "string"},
-        "examples": {f"{n}": {"value": each} for n, each in enumerate(examples, 1)},
-    }
 
 
 def _answer_content(catalog: Catalog, endpoint: Endpoint[Any, Any]) -> dict[str, Any]:
@@ -365,10 +350,6 @@ def _declared_schema(kind: type[DeclaredProblem]) -> dict[str, Any]:
 _RANGES: dict[str, Any] = {
     "type": "array",
     "items": {"type": "array", "items": {"type": "integer"}, "minItems": 2, "maxItems": 2},
-}
-_APPLIED: dict[str, Any] = {
-    "description": "What of `Prefer` was honoured.",
-    "schema": {"type": "string"},
 }
 _FAULT_SCHEMA: dict[str, Any] = {
     "type": "object",

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from modeldefs import Page, aggregate, count, mutation, query
+from modeldefs.kit.apps import current_catalog
 from modeldefs.kit.preferences import Honoured, honoured, preference_examples, read_preferences
 from modeldefs.kit.request_headers import RequestHeaders
 from modeldefs.wire.problems import InvalidRequest
@@ -138,6 +139,15 @@ def test_a_write_never_passes_over_a_tx_that_it_does_not_understand(header: byte
     """Who misspelt a dry run would have written: it is refused without `handling=strict` too."""
     assert [("Prefer", "unsupported-preference")] == refused(remove, header)
     assert Honoured() == told(everybody, header)
+
+
+def test_a_batch_has_no_dry_run() -> None:
+    """The items of several shards are not one transaction: a dry run of them is refused."""
+    batch = current_catalog().endpoints["insert_users"]
+
+    assert batch.is_many
+    assert [("Prefer", "unsupported-preference")] == refused(batch, b"tx=rollback")
+    assert Honoured(b"return=minimal", minimal=True) == told(batch, b"return=minimal")
 
 
 def test_what_is_described_is_honoured() -> None:

@@ -13,9 +13,10 @@ from django.db.models import F, Value
 from django.db.models.functions import Cast, Coalesce, Collate, ExtractYear, Lower
 
 from modeldefs.definitions.flights import Flight
+from modeldefs.kit.apps import current_catalog
 from modeldefs.kit.errors import DefinitionError
-from modeldefs.kit.statements import Statement, number_parameters, page_statement
-from modeldefs.kit.tracing import Param, Slot
+from modeldefs.kit.statements import BUCKETS_SLOT, Statement, number_parameters, page_statement
+from modeldefs.kit.tracing import Param, Slot, presence_sets
 from tests.definitions_shop.shop import Country, Customer, Order, Parcel
 from tests.unit.kit.planning import code_of
 
@@ -233,3 +234,27 @@ def test_own_order_is_refused() -> None:
     """The order of an endpoint is declared, not hidden in its body."""
     with pytest.raises(DefinitionError, match="declare it: @query"):
         statement(Country.objects.order_by("name"))
+
+
+def test_the_page_of_a_lagging_walk_differs_by_its_buckets_alone() -> None:
+    """Wherever a walk may lack a shard there is a statement for named buckets: the same rows,
+    keys and parameters as of the ordinary page, and the buckets."""
+    catalog = current_catalog()
+    plans = [
+        catalog.plan(endpoint, presence)
+        for endpoint in catalog.by_number
+        if endpoint.shape == "page"
+        for presence in presence_sets(endpoint)
+    ]
+    walks = [plan for plan in plans if plan.ranged is not None]
+
+    assert {"scatter", "list"} == {plan.route.reach for plan in walks}
+    assert not [p for p in plans if p.ranged is None and p.route.reach in ("scatter", "list")]
+    for plan in walks:
+        for ordinary, behind in ((plan.first, False), (plan.after, True)):
+            assert ordinary is not None
+            assert plan.ranged is not None
+            named = plan.ranged(behind)
+            assert (ordinary.columns, ordinary.keys) == (named.columns, named.keys)
+            assert {*ordinary.slots, BUCKETS_SLOT} == set(named.slots)
+            assert 1 == named.sql.count('."bucket" <@ $')
