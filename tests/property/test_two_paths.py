@@ -190,6 +190,40 @@ def test_cursors_are_each_others(paths: TwoPaths, catalog: Catalog) -> None:
             assert b"HTTP/1.1 400 Bad Request" == fast[0]
 
 
+def test_preferences_and_partial_pages_are_the_same_by_both(
+    paths: TwoPaths, catalog: Catalog
+) -> None:
+    """A partial page, the next one by its cursor, a bent one of it, an export behind it, a write
+    without a body, a dry run and what is refused: the same bytes by both."""
+    page = next(e.name for e in catalog.endpoints.values() if e.shape == "page")
+    write = next(e for e in catalog.endpoints.values() if e.kind == "mutation")
+    given = {spec.name: "1" for spec in write.parameters if spec.required}
+    body, key = json.dumps(given).encode(), paths.keys.all.text
+    partial = "Prefer: partial"
+    first, slow = paths.ask(_plain("GET", f"/{page}?limit=2", key, None, partial))
+    assert first == slow
+    cursor = json.loads(first[2])["next"]
+    behind = f"/{page}?limit=2&after={cursor}"
+    asked = {
+        b"200": [_plain("GET", behind, key, None, partial), _plain("GET", behind, key)],
+        b"400": [
+            _plain("GET", behind[:-1] + ("A" if cursor[-1] != "A" else "Q"), key),
+            _plain("GET", behind, key, None, "Accept: application/jsonl"),
+            _plain("GET", f"/{page}", key, None, partial, "Prefer: handling=strict, x"),
+            _plain("POST", f"/{write.name}", key, body, "Prefer: tx=maybe"),
+        ],
+        b"204": [_plain("POST", f"/{write.name}", key, body, "Prefer: return=minimal")],
+    }
+
+    assert (b"cache-control", b"no-store") in first[1]
+    assert (b"preference-applied", b"partial") in first[1]
+    for status, requests_of_status in asked.items():
+        for request in requests_of_status:
+            fast, slow = paths.ask(request)
+            assert fast == slow
+            assert status == fast[0].split()[1], (request, fast)
+
+
 def test_headers_of_pages_are_not_on_data(paths: TwoPaths, catalog: Catalog) -> None:
     """A foreign session's and CSRF token's cookies change nothing and are not answered."""
     name = next(iter(catalog.endpoints))
