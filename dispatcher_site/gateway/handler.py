@@ -14,8 +14,9 @@ from django.conf import settings
 from django.db import close_old_connections
 
 from dispatcher_site.gateway.backend import ShardsBackend
+from dispatcher_site.gateway.last_used import LastUsed
 from dispatcher_site.gateway.quota_sync import QuotaSync
-from dispatcher_site.gateway.routing_state import EMPTY, RoutingKeeper, RoutingState
+from dispatcher_site.gateway.routing_state import RoutingKeeper, RoutingState
 from dispatcher_site.gateway.streams import Streams
 from dispatcher_site.health.rollups import roll_up_all
 from modeldefs.kit.apps import current_catalog
@@ -25,7 +26,7 @@ from modeldefs.kit.key_quotas import Quotas
 from modeldefs.kit.watching import Watch
 from modeldefs.wire.keys import Principal
 from modeldefs.wire.meter_files import MeterFolder
-from modeldefs.wire.problems import ShardUnavailable, Unauthorized
+from modeldefs.wire.problems import Unauthorized
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +43,10 @@ class FrontHandler(EndpointHandler):
             tuning=settings.SHARDPOINT_TUNING,
         )
         self._streams = Streams(self._catalog.bundle_id, self._watch)
-        self._keeper = RoutingKeeper(on_change=self._follow)
+        self._keeper = RoutingKeeper(
+            on_change=self._follow, keys_age_s_max=settings.SHARDPOINT_TUNING.keys_age_s_max
+        )
+        self._last_used = LastUsed()
         self._minutes: asyncio.Task[None] | None = None
         self._quotas = Quotas(clock=time.monotonic)
         self._quota_sync: QuotaSync | None = None
@@ -52,19 +56,10 @@ class FrontHandler(EndpointHandler):
         self._quotas.forget_others(state.keyring.kids)
 
     def _authenticate(self, header: bytes | None, client_host: str) -> Principal:
-        state = self._keeper.state
-        try:
-            principal = state.keyring.authenticate(header, client_host, time.time())
-        except Unauthorized:
-            if (
-                state is EMPTY
-            ):  # who may call is not known yet, so nobody is told that they may not
-                raise ShardUnavailable(
-                    "The registry has not been read yet.", retry_after_ms=1_000
-                ) from None
-            raise
+        principal = self._keeper.state.keyring.authenticate(header, client_host, time.time())
         if principal.kind != "data":
             raise Unauthorized
+        self._last_used.seen[principal.kid] = client_host
         return principal
 
     async def started(self) -> None:
@@ -77,6 +72,7 @@ class FrontHandler(EndpointHandler):
             self._quotas, url=settings.ENVIRONMENT.redis_url, processes=self.processes
         )
         self._quota_sync.start()
+        self._last_used.start()
         self.install(
             DataFront(
                 catalog=self._catalog,
@@ -95,6 +91,7 @@ class FrontHandler(EndpointHandler):
             self._minutes.cancel()
         if self._quota_sync is not None:
             await self._quota_sync.stop()
+        await self._last_used.stop()
         await self._keeper.stop()
         await self._streams.close()
         self._watch.stop()

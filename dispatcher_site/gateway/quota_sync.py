@@ -58,9 +58,13 @@ class QuotaSync:
         self._task = asyncio.get_running_loop().create_task(self._run())
 
     async def stop(self) -> None:
-        """Stop."""
+        """Stop, and be counted no more."""
         if self._task is not None:
             self._task.cancel()
+        if self._client is not None and self._is_together:
+            with contextlib.suppress(RedisError, OSError, TimeoutError):
+                async with asyncio.timeout(TIMEOUT_S):
+                    await self._client.zrem(PROCESSES_KEY, self._name)
         await self._drop()
 
     async def _run(self) -> None:

@@ -16,6 +16,7 @@ from modeldefs.wire.admission import AdmissionLimits
 SHARD_IN_FLIGHT_MAX = 512
 LANE_WAIT_MS = 250
 SLOW_MS = 1_000
+KEYS_AGE_S_MAX = 900
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,7 @@ class Tuning:
     shard_in_flight_max: int = SHARD_IN_FLIGHT_MAX
     lane_wait_ms: int = LANE_WAIT_MS
     slow_ms: int = SLOW_MS
+    keys_age_s_max: int = KEYS_AGE_S_MAX
     access_log: bool = False
 
 
@@ -53,6 +55,7 @@ def tuning_from(environ: Mapping[str, str]) -> Tuning:
         ),
         lane_wait_ms=_whole(environ, "SHARDPOINT_LANE_WAIT_MS", LANE_WAIT_MS, 0, 30_000),
         slow_ms=_whole(environ, "SHARDPOINT_SLOW_MS", SLOW_MS, 0, 30_000),
+        keys_age_s_max=_whole(environ, "SHARDPOINT_KEYS_AGE_S_MAX", KEYS_AGE_S_MAX, 5, 86_400),
         access_log=environ.get("SHARDPOINT_ACCESS_LOG", "").strip().lower()
         in ("1", "true", "yes", "on"),
     )

@@ -152,3 +152,25 @@ def test_limits_without_sense_change_nothing() -> None:
         keys.limit_key(actor=TESTER, kid=gone.key.kid, limits=keys.Limits(rate=3))
 
     assert (list(ApiKey.objects.values()), AuditEntry.objects.count()) == before
+
+
+def test_last_uses_of_many_keys_are_written_together() -> None:
+    """Each is written if the last one is a minute old; a use never goes back in time."""
+    first, second, other = make_key(), make_key(), make_key()
+    now = timezone.now()
+    keys.note_keys_used({first.key.kid: (now, "10.0.0.1")})
+    later = now + timedelta(seconds=61)
+
+    keys.note_keys_used(
+        {
+            first.key.kid: (later, "10.0.0.2"),
+            second.key.kid: (now, ""),
+            "nobody": (now, "10.0.0.3"),
+        }
+    )
+    keys.note_keys_used({first.key.kid: (now, "10.0.0.9")})
+
+    uses = {key.kid: (key.last_used_at, key.last_used_from) for key in ApiKey.objects.all()}
+    assert (later, "10.0.0.2") == uses[first.key.kid]
+    assert (now, None) == uses[second.key.kid]
+    assert (None, None) == uses[other.key.kid]

@@ -7,7 +7,7 @@ revocation within seconds.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from ipaddress import ip_network
@@ -276,9 +276,23 @@ def revoke_key(*, actor: Actor, kid: str, reason: str = "") -> ApiKey:
 
 def note_key_used(*, kid: str, ip: str) -> None:
     """Remember when and from where a key was last used, written once a minute at most."""
-    now = timezone.now()
-    stale = Q(last_used_at__isnull=True) | Q(last_used_at__lt=now - LAST_USED_WRITTEN_EVERY)
-    ApiKey.objects.filter(stale, kid=kid).update(last_used_at=now, last_used_from=ip or None)
+    note_keys_used({kid: (timezone.now(), ip)})
+
+
+@transaction.atomic
+def note_keys_used(uses: Mapping[str, tuple[datetime, str]]) -> None:
+    """Remember when and from where keys were last used, each written once a minute at most.
+
+    Who else is writing down a key at this moment is left to it.
+    """
+    keys = ApiKey.objects.select_for_update(skip_locked=True).filter(kid__in=list(uses))
+    late = []
+    for key in keys:
+        at, ip = uses[key.kid]
+        if key.last_used_at is None or at - key.last_used_at >= LAST_USED_WRITTEN_EVERY:
+            key.last_used_at, key.last_used_from = at, ip or None
+            late.append(key)
+    ApiKey.objects.bulk_update(late, ["last_used_at", "last_used_from"], batch_size=500)
 
 
 def key_entry(key: ApiKey) -> KeyEntry:

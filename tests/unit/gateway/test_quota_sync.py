@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 from redis import Redis
 
-from dispatcher_site.gateway.quota_sync import QuotaSync, key_of
+from dispatcher_site.gateway.quota_sync import PROCESSES_KEY, QuotaSync, key_of
 from modeldefs.kit.key_quotas import Quotas
 from modeldefs.wire.keys import Principal
 from modeldefs.wire.problems import QuotaExceeded
@@ -46,8 +46,10 @@ class Worker:
 
 
 @pytest.fixture
-def kid() -> str:
-    """Return a key that no other test uses."""
+def kid(redis_url: str) -> str:
+    """Return a key that no other test uses; no worker of another test counts as one."""
+    with Redis.from_url(redis_url) as redis:
+        redis.delete(PROCESSES_KEY)
     return secrets.token_hex(5)
 
 
@@ -151,6 +153,21 @@ def test_nonsense_in_redis_opens_nothing_and_breaks_nothing(redis_url: str, kid:
                 redis.delete(key_of(kid))
 
     asyncio.run(play())
+
+
+def test_a_worker_that_stops_is_counted_no_more(redis_url: str, kid: str) -> None:
+    """The shares of the others do not shrink with every restart."""
+
+    async def play() -> None:
+        for _ in range(3):
+            worker = Worker(redis_url, kid)
+            assert worker.call()
+            assert await worker.sync.tick()
+            await worker.sync.stop()
+
+    asyncio.run(play())
+    with Redis.from_url(redis_url) as redis:
+        assert 0 == redis.zcard(PROCESSES_KEY)
 
 
 def test_keys_at_rest_cost_no_round_trip(silent_url: str, kid: str) -> None:
