@@ -21,7 +21,7 @@ from modeldefs.wire.http1 import (
 )
 from modeldefs.wire.keys import Principal
 from modeldefs.wire.problems import QuotaExceeded
-from modeldefs.wire.quotas import CONCURRENT_RETRY_MS, Meter, left_text, policy_text
+from modeldefs.wire.quotas import CONCURRENT_RETRY_MS, Meter, left_text
 
 
 class Quotas:
@@ -44,7 +44,7 @@ class Quotas:
         if meter is None:
             meter = self.by_kid[principal.kid] = Meter(principal.limits)
         elif meter.limits is not principal.limits:
-            meter.limits = principal.limits
+            meter.limit(principal.limits)
         return meter
 
     def begin(self, principal: Principal, reply: Reply) -> LimitedCall:
@@ -113,7 +113,7 @@ class LimitedCall:
         else:
             self.release()
         quotas, meter = self._quotas, self._meter
-        policy = policy_text(meter.limits).encode()
+        policy = meter.policy
         left = left_text(meter, quotas.clock(), share=quotas.share).encode()
         if isinstance(answered, JsonReply):
             answered.head += b"ratelimit-policy: %b\r\nratelimit: %b\r\n" % (policy, left)

@@ -119,11 +119,12 @@ class Meter:
         "in_flight",
         "limits",
         "others_in_flight",
+        "policy",
         "total",
     )
 
     def __init__(self, limits: KeyLimits) -> None:
-        self.limits = limits
+        self.limit(limits)
         self.full_at = -math.inf  # when the bucket is, or was, full again
         self.total = 0
         self.in_flight = 0
@@ -131,6 +132,11 @@ class Meter:
         self._others: dict[str, _Other] = {}
         self._telling = 0
         self._learned_at = -math.inf
+
+    def limit(self, limits: KeyLimits) -> None:
+        """Keep to other limits from now on; what was used stays used."""
+        self.limits = limits
+        self.policy = policy_text(limits).encode()
 
     def wait_s(self, units: int, now: float, *, share: int = 1, taken: int = 0) -> float:
         """Take units and return 0, or take none and return how long to wait for them.

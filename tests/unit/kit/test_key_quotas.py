@@ -162,3 +162,20 @@ def test_limits_that_changed_apply_to_what_was_counted() -> None:
     assert 5 == quotas.by_kid["kid"].total
     quotas.forget_others(frozenset())
     assert ["kid"] == list(quotas.by_kid)  # calls are under way
+
+
+def test_a_call_that_costs_more_than_the_bucket_holds_leaves_a_debt() -> None:
+    """A batch larger than the burst is admitted when all units are there, never otherwise, and
+    is paid in full before the next call."""
+    calls = Calls(rate=60, burst=5)
+    calls.begin().charge(30)
+    with pytest.raises(QuotaExceeded) as refused:
+        calls.begin()
+    other = Calls(rate=60, burst=5)
+    other.begin()
+    with pytest.raises(QuotaExceeded):
+        other.begin().charge(30)
+
+    assert refused.value.retry_after_ms is not None
+    assert 25_000 < refused.value.retry_after_ms <= 26_000
+    assert 2 == other.quotas.by_kid["kid"].total
