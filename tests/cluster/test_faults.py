@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -106,3 +107,41 @@ def test_the_front_comes_back_and_nothing_acknowledged_is_lost(fragile: Cluster)
 
     assert sorted(found) == sorted(set(found))
     assert set(ids) <= set(found)
+
+
+def test_a_batch_that_a_dead_shard_cut_short_is_finished_by_its_repeat(fragile: Cluster) -> None:
+    """What the other shard wrote is told as written; under the key each row is there once."""
+    items = [
+        {"id": str(700_000 + n), "first_name": "A", "last_name": "B", "country": "Sweden",
+         "address": "x", "city": "y"}
+        for n in range(40)
+    ]  # fmt: skip
+    key = {"Idempotency-Key": "cut-short"}
+    os.kill(pid_of(fragile.run_dir, "node-s1"), signal.SIGKILL)
+    first = fragile.request("POST", "/insert_users", json={"items": items}, headers=key)
+    replies = [first]
+
+    def is_finished() -> bool:
+        replies.append(
+            fragile.request("POST", "/insert_users", json={"items": items}, headers=key)
+        )
+        return replies[-1].status_code == 200
+
+    await_true(is_finished)
+    stored: list[Any] = []
+
+    def is_read() -> bool:
+        # A worker whose master was killed still answers for a moment.
+        got = [fragile.get("/get_user", id=item["id"]) for item in items]
+        stored[:] = [page.json().get("items") for page in got]
+        return all(page.status_code == 200 for page in got)
+
+    await_true(is_read)
+
+    for reply in replies[:-1]:
+        written = (
+            reply.json()["written"] if reply.status_code != 200 else {"no": [], "unknown": []}
+        )
+        assert reply.status_code == 200 or written["no"] or written["unknown"]
+    assert items == replies[-1].json()
+    assert [[item] for item in items] == stored
