@@ -20,18 +20,8 @@ KIND_CHOICES = [("spk_live_", "caller"), ("spk_test_", "caller, test"), ("spa_",
 DAYS_MAX = 3650
 
 
-class NewKeyForm(forms.Form):
-    """A new API key."""
-
-    name = forms.CharField(max_length=100, required=False)
-    owner = forms.CharField(max_length=150)
-    kind = forms.ChoiceField(choices=KIND_CHOICES)
-    scopes = forms.CharField(
-        initial="*:*:read", help_text="model@version:endpoint:verb, separated by spaces"
-    )
-    days = forms.IntegerField(
-        min_value=1, max_value=DAYS_MAX, initial=90, label="Expires after, days"
-    )
+class LimitsForm(forms.Form):
+    """The limits of a key: what is empty is no limit."""
 
     rate = forms.IntegerField(
         min_value=1, max_value=RATE_MAX, required=False, help_text="Requests per window; none: any"
@@ -61,6 +51,22 @@ class NewKeyForm(forms.Form):
         except LimitsMalformed as wrong:
             self.add_error(wrong.member, str(wrong))
         return self.cleaned_data
+
+
+class NewKeyForm(LimitsForm):
+    """A new API key."""
+
+    name = forms.CharField(max_length=100, required=False)
+    owner = forms.CharField(max_length=150)
+    kind = forms.ChoiceField(choices=KIND_CHOICES)
+    scopes = forms.CharField(
+        initial="*:*:read", help_text="model@version:endpoint:verb, separated by spaces"
+    )
+    days = forms.IntegerField(
+        min_value=1, max_value=DAYS_MAX, initial=90, label="Expires after, days"
+    )
+
+    field_order = ("name", "owner", "kind", "scopes", "days")
 
     def clean_scopes(self) -> list[str]:
         """Return the scopes, each well formed."""

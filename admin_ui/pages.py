@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 from django.contrib import admin, messages
 from django.db.models import Model, QuerySet
 from django.http import HttpRequest
+from django.urls import reverse
+from django.utils.html import format_html
 
 from admin_ui.acting import actor_of
 from dispatcher_site.health.models import HealthSample
@@ -18,6 +20,7 @@ from dispatcher_site.registry import models
 from dispatcher_site.registry.services import jobs, keys
 from dispatcher_site.trust.models import ApiKey, AuditEntry
 from modeldefs.wire.problems import Problem
+from modeldefs.wire.quotas import policy_text
 
 if TYPE_CHECKING:  # generic for type checkers alone
     TableAdmin = admin.ModelAdmin[Any]
@@ -171,12 +174,22 @@ class OutboxPage(ReadOnlyAdmin):
 class ApiKeyPage(ReadOnlyAdmin):
     """Who may call."""
 
-    list_display = ["kid", "kind", "name", "owner", "scopes", "expires_at", "revoked_at"]
+    list_display = [
+        "kid", "kind", "name", "owner", "scopes", "limits", "last_used_at", "expires_at",
+        "revoked_at",
+    ]  # fmt: skip
     list_filter = ["kind", "environment"]
     search_fields = ["kid", "name", "owner"]
     exclude = ["digest", "pepper_v"]
     actions = ["revoke"]
     change_list_template = "admin_ui/keys.html"
+
+    @admin.display
+    def limits(self, key: ApiKey) -> str:
+        """Link to what replaces the limits, named as they are."""
+        known = keys.limits_of(key).checked()
+        place = reverse("admin:key-limit", args=[key.kid])
+        return format_html('<a href="{}">{}</a>', place, policy_text(known) if known else "none")
 
     def has_operate_permission(self, request: HttpRequest) -> bool:
         """Say whether this person may revoke."""

@@ -7,6 +7,7 @@ would travel in a cookie, and not behind a redirect.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 from datetime import timedelta
 from typing import Any
 
@@ -14,13 +15,13 @@ from django.contrib import messages
 from django.contrib.admin import AdminSite
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse
-from django.shortcuts import redirect
+from django.shortcuts import get_object_or_404, redirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, URLResolver, path
 from django.utils import timezone
 
 from admin_ui.acting import actor_of
-from admin_ui.forms import NewKeyForm, NewShardForm
+from admin_ui.forms import LimitsForm, NewKeyForm, NewShardForm
 from modeldefs.wire.problems import Problem
 
 
@@ -37,6 +38,7 @@ class ShardpointAdminSite(AdminSite):
         view: Callable[..., Any] = self.admin_view
         return [
             path("trust/apikey/create/", view(self.new_key), name="key-create"),
+            path("trust/apikey/<str:kid>/limit/", view(self.limit_key), name="key-limit"),
             path("registry/shard/register/", view(self.new_shard), name="shard-register"),
             *super().get_urls(),
         ]
@@ -83,6 +85,28 @@ class ShardpointAdminSite(AdminSite):
         page["Cache-Control"] = "no-store"
         page["Referrer-Policy"] = "no-referrer"
         return page
+
+    def limit_key(self, request: HttpRequest, kid: str) -> HttpResponse:
+        """Replace the limits of a key."""
+        from dispatcher_site.registry.services import keys
+        from dispatcher_site.trust.models import ApiKey
+
+        if not request.user.has_perm("trust.change_apikey"):
+            raise PermissionDenied
+        key = get_object_or_404(ApiKey, kid=kid)
+        form = LimitsForm(request.POST or None, initial=asdict(keys.limits_of(key)))
+        if request.method == "POST" and form.is_valid():
+            limits = keys.Limits(**form.limits())
+            try:
+                keys.limit_key(actor=actor_of(request), kid=kid, limits=limits)
+            except Problem as problem:
+                form.add_error(None, str(problem))
+            else:
+                messages.success(request, f"{key}: limits replaced")
+                return redirect("admin:trust_apikey_changelist")
+        return self._page(
+            request, "admin_ui/form.html", f"Limits of {key}", form=form, act="Replace"
+        )
 
     def new_shard(self, request: HttpRequest) -> HttpResponse:
         """Enrol a node and place it."""

@@ -9,7 +9,7 @@ from django.contrib import admin
 from django.contrib.auth import get_user_model
 from django.test import Client
 
-from dispatcher_site.registry.services import shard_map
+from dispatcher_site.registry.services import keys, shard_map
 from dispatcher_site.trust.models import ApiKey, AuditEntry
 from tests.dispatcher.making import TESTER, make_key, make_shard
 
@@ -156,3 +156,37 @@ def test_a_key_with_limits_is_made_by_the_form(root: Client) -> None:
     key = ApiKey.objects.get()
     assert (10, None, None, 2) == (key.rate, key.window_s, key.burst, key.concurrency)
     assert "a burst needs a rate" in page.content.decode()
+
+
+def test_limits_of_a_key_are_replaced_by_a_form(root: Client) -> None:
+    """The list links to it; it shows what is, replaces all, and refuses nonsense and the dead."""
+    kid = make_key().key.kid
+    path = f"/admin/trust/apikey/{kid}/limit/"
+    listed = root.get("/admin/trust/apikey/").content.decode()
+    done = root.post(path, {"rate": "10", "burst": "5"})
+    shown = root.get(path).content.decode()
+    refused = root.post(path, {"burst": "5"}).content.decode()
+    key = ApiKey.objects.get()
+    keys.revoke_key(actor=TESTER, kid=kid)
+    dead = root.post(path, {"rate": "99"}).content.decode()
+
+    assert path in listed
+    assert 302 == done.status_code
+    assert (10, None, 5, None) == (key.rate, key.window_s, key.burst, key.concurrency)
+    assert 'value="10"' in shown
+    assert "a burst needs a rate" in refused
+    assert "is revoked" in dead
+    assert 10 == ApiKey.objects.get().rate
+    assert 404 == root.get("/admin/trust/apikey/nobody/limit/").status_code
+
+
+def test_limits_are_not_for_who_may_only_look() -> None:
+    """Staff without the permission to change keys gets 403, and nothing changes."""
+    kid = make_key().key.kid
+    client = Client()
+    client.force_login(get_user_model().objects.create_user("looker", is_staff=True))
+
+    answer = client.post(f"/admin/trust/apikey/{kid}/limit/", {"rate": "10"})
+
+    assert 403 == answer.status_code
+    assert ApiKey.objects.get().rate is None
