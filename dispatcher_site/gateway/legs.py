@@ -59,6 +59,8 @@ def body_of(
         values = {**values, name: own}
     present = [values[name] for name in ask.served.names if name in values]
     call = calls.Call(ask.mask, present, limit, after, ask.principal.kid, ask.request_id)
+    if ask.trace is not None:
+        call.trace = ask.trace.header
     if ranges:
         call.buckets = multirange(ranges)
     return calls.encode(call)

@@ -216,6 +216,8 @@ class DataFront:
         """Return the checked ask of a request for which there is room; a reply to OPTIONS."""
         if limited is not None:
             limited.admit()
+        if not headers.is_settled:
+            headers.settle()
         # Behind the key: who has none learns no name, neither what there is nor what it answers.
         if served is None:
             raise self._unknown(request.path)

@@ -11,6 +11,9 @@ from modeldefs.kit.parameters import NumberToken
 from modeldefs.wire.problems import InputError, InvalidRequest
 
 BODY_DEPTH_MAX = 32
+# Arrays and objects of a body. A batch has one for each of its items; to make a million of them
+# would hold up everybody else's requests for seconds.
+BODY_BRACKETS_MAX = 4_096
 
 # A string with its escapes, or as far as it goes; or a bracket outside of one.
 _BRACKETS = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"?|[\[{]|[\]}]', re.DOTALL)
@@ -55,8 +58,7 @@ def parsed_body(body: bytes) -> Any:
         text = body.decode()
     except UnicodeDecodeError:
         raise _bad_body("bad-utf8", "is not UTF-8") from None
-    if _depth(body) > BODY_DEPTH_MAX:
-        raise _bad_body("too-deep", f"is nested deeper than {BODY_DEPTH_MAX}")
+    _check_brackets(body)
     try:
         return json.loads(
             text,
@@ -75,19 +77,24 @@ def _bad_body(code: str, detail: str) -> InvalidRequest:
     return InvalidRequest(f"the body {detail}", errors=[InputError(code, detail, pointer="")])
 
 
-def _depth(body: bytes) -> int:
-    """Return how deep brackets are nested, or a little more than is allowed."""
+def _check_brackets(body: bytes) -> None:
+    """Refuse a body that is nested too deep, or has too many arrays and objects.
+
+    Raises:
+        InvalidRequest: It is.
+    """
     if body.count(b"[") + body.count(b"{") <= BODY_DEPTH_MAX:
-        return 0
-    deepest = depth = 0
+        return
+    opened = depth = 0
     for match in _BRACKETS.finditer(body):
         first = body[match.start()]
         if first in b"[{":
+            opened += 1
             depth += 1
-            if depth > deepest:
-                deepest = depth
-                if deepest > BODY_DEPTH_MAX:
-                    break
+            if depth > BODY_DEPTH_MAX:
+                raise _bad_body("too-deep", f"is nested deeper than {BODY_DEPTH_MAX}")
+            if opened > BODY_BRACKETS_MAX:
+                told = f"has more than {BODY_BRACKETS_MAX} arrays and objects"
+                raise _bad_body("too-long", told)
         elif first != 0x22:
             depth -= 1
-    return deepest

@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from modeldefs.kit.json_bodies import Members, parsed_body
+from modeldefs.kit.json_bodies import BODY_BRACKETS_MAX, Members, parsed_body
 from modeldefs.kit.many import ITEMS_MAX, ManyEndpoint
 from modeldefs.kit.parameters import BadValue, NumberToken
 from modeldefs.kit.quick_requests import QuickRequest, leaf_reader, not_finite
@@ -140,6 +140,9 @@ class QuickMany:
 
     def read_body(self, body: bytes) -> QuickRequest | None:
         """Return the columns of a body's items; None if that takes a closer look."""
+        # As many brackets as items at least: what has more is refused, and soon.
+        if body.count(b"{") > BODY_BRACKETS_MAX:
+            return None
         return (self._read_leaves(body) if b"\\" not in body else None) or self._read_pairs(body)
 
     def _read_leaves(self, body: bytes) -> QuickRequest | None:

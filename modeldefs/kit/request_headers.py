@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-from modeldefs.kit.preferences import read_preferences
+from modeldefs.kit.preferences import Preferences, read_preferences
 from modeldefs.wire.http1 import HttpRequest
 from modeldefs.wire.problems import InputError, InvalidRequest
 
@@ -15,6 +15,7 @@ TIMEOUT_DEFAULT_MS = 2_000
 TIMEOUT_MAX_MS = 30_000
 JSON_TYPE = b"application/json"
 LINES_TYPE = b"application/jsonl"
+LIST_BYTES_MAX = 2_048
 _LISTED = frozenset(
     {
         b"authorization", b"x-api-key", b"content-type", b"accept", b"idempotency-key", b"prefer",
@@ -29,10 +30,30 @@ class RequestHeaders:
     """The few headers that decide how a data request is read."""
 
     __slots__ = (
-        "accepts_json", "content_type", "has_body", "idempotency_key", "is_encoded", "is_plain",
-        "is_traced", "key", "preferences", "prefers_lines", "timeout_ms", "traceparent",
+        "_accept",
+        "_prefer",
+        "_timeout",
+        "accepts_json",
+        "content_type",
+        "has_body",
+        "idempotency_key",
+        "is_encoded",
+        "is_plain",
+        "is_settled",
+        "is_traced",
+        "key",
+        "preferences",
+        "prefers_lines",
+        "timeout_ms",
+        "traceparent",
         "wants_timing",
     )  # fmt: skip
+
+    accepts_json: bool
+    prefers_lines: bool
+    timeout_ms: int
+    preferences: Preferences | None
+    is_plain: bool
 
     def __init__(self, headers: list[tuple[bytes, bytes]]) -> None:
         self.has_body = False
@@ -59,14 +80,29 @@ class RequestHeaders:
         self.is_traced = self.wants_timing or self.traceparent is not None
         authorization = get(b"authorization")
         self.key = get(b"x-api-key") if authorization is None else authorization
-        prefer = get(b"prefer")
-        self.accepts_json, self.prefers_lines = _negotiated(get(b"accept") or b"")
-        self.timeout_ms = _timeout_ms(get(b"shardpoint-timeout-ms"))
-        self.preferences = read_preferences(prefer)
+        self._accept = get(b"accept") or b""
+        self._prefer = get(b"prefer")
+        self._timeout = get(b"shardpoint-timeout-ms")
+        self.is_settled = False
+
+    def settle(self) -> None:
+        """Read what costs something or may be refused: only for who has a key.
+
+        Raises:
+            InvalidRequest: A header that is understood is wrong, or too long to be read.
+        """
+        for name, value in (("Accept", self._accept), ("Prefer", self._prefer or b"")):
+            if len(value) > LIST_BYTES_MAX:
+                detail = f"has more than {LIST_BYTES_MAX} bytes"
+                raise InvalidRequest(errors=[InputError("too-long", detail, parameter=name)])
+        self.accepts_json, self.prefers_lines = _negotiated(self._accept)
+        self.timeout_ms = _timeout_ms(self._timeout)
+        self.preferences = read_preferences(self._prefer)
         # Nothing in them asks for a closer look at a request without a body.
         self.is_plain = self.accepts_json and not (
-            self.has_body or self.is_encoded or self.prefers_lines or prefer is not None
+            self.has_body or self.is_encoded or self.prefers_lines or self._prefer is not None
         )
+        self.is_settled = True
 
 
 def idempotency_key_of(headers: RequestHeaders, beside: bytes | None = None) -> str:

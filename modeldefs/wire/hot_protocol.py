@@ -378,7 +378,10 @@ class HotProtocol(HttpToolsProtocol):
 
     def _close(self) -> None:
         self._reader.deaf = True
-        self.deadline = self.loop.time() + self._limits.linger_s
+        # What is buffered still has the time that a client gets to read.
+        is_written = not self.transport.get_write_buffer_size()
+        left_s = self._limits.linger_s if is_written else self._limits.write_s
+        self.deadline = self.loop.time() + left_s
         if not self.transport.is_closing():
             self.transport.close()
 

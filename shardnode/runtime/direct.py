@@ -97,7 +97,12 @@ class LocalBackend:
         return len(ask.item_keys()) if ask.served.endpoint.is_many else 1
 
     def _export(self, ask: Ask, done: Done) -> Callable[[], None] | None:
-        parts = OwnParts(ask, executor=self._executor, whereabouts=self._whereabouts)
+        parts = OwnParts(
+            ask,
+            executor=self._executor,
+            whereabouts=self._whereabouts,
+            owned=lambda: self._keeper.state.view.owned_ranges,
+        )
         return self._exports.begin(ask, parts, done)
 
     def _whereabouts(self, ask: Ask) -> tuple[Place, Shards]:

@@ -22,8 +22,11 @@ class OwnParts:
         *,
         executor: Executor,
         whereabouts: Callable[[Ask], tuple[Place, Shards]],
+        owned: Callable[[], object],
     ) -> None:
         self._ask = ask
+        self._owned = owned  # what the shard owns now, comparable
+        self._owned_first: object = None
         self._executor, self._whereabouts = executor, whereabouts
         self._loop = asyncio.get_running_loop()
         self._give_up: Callable[[], None] | None = None
@@ -34,6 +37,7 @@ class OwnParts:
     def plan(self) -> int:
         """Ask this shard, if what is asked for is its own."""
         _, self.shards = self._whereabouts(self._ask)
+        self._owned_first = self._owned()
         return 1
 
     def ask(self, wanted: Wanted, timeout_ms: int, on_part: OnPart) -> None:
@@ -45,10 +49,8 @@ class OwnParts:
             self._loop.call_soon(self._on_outcome, number, outcome, on_part)
 
         try:
-            place, shards = self._whereabouts(self._ask)
-            if shards != self.shards:
-                # The answer's head has told another coverage.
-                raise ShardUnavailable("what this node owns has changed")
+            place, _ = self._whereabouts(self._ask)
+            self._check_owned()
         except Problem as moved:
             done(moved)
             return
@@ -84,4 +86,14 @@ class OwnParts:
         if number != self._asked:
             return
         self._give_up = None
+        if not isinstance(outcome, Problem):
+            try:
+                self._check_owned()  # it may have changed while the part was read
+            except Problem as moved:
+                outcome = moved
         on_part(0, outcome if isinstance(outcome, calls.PagePart | Problem) else Internal())
+
+    def _check_owned(self) -> None:
+        """Refuse to go on where the rows that came before were of other buckets."""
+        if self._owned() != self._owned_first:
+            raise ShardUnavailable("what this node owns has changed")

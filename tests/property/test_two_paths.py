@@ -134,6 +134,20 @@ def test_every_method_of_every_endpoint(paths: TwoPaths, catalog: Catalog) -> No
                     assert fast == slow
 
 
+@pytest.mark.parametrize(
+    "header",
+    ["Shardpoint-Timeout-Ms: x", "Prefer: " + "a;;" * 5_000, "Accept: " + "a;;," * 5_000],
+)
+def test_who_has_no_key_has_no_header_read(paths: TwoPaths, header: str) -> None:
+    """One body for every cause, before anything that costs time or tells anything."""
+    fast, slow = paths.ask(_plain("GET", "/customers", "", None, header))
+    keyed, _ = paths.ask(_plain("GET", "/customers", paths.keys.all.text, None, header))
+
+    assert fast == slow
+    assert b"HTTP/1.1 401 Unauthorized" == fast[0].strip()
+    assert b"HTTP/1.1 400 Bad Request" == keyed[0].strip()
+
+
 @pytest.mark.parametrize("text", JUNK_IN_URL)
 def test_junk_in_the_url(paths: TwoPaths, catalog: Catalog, text: str) -> None:
     """Each junk as name and as value: refused or taken by both alike."""

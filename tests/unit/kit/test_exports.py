@@ -427,6 +427,7 @@ NEGOTIATIONS = [
 def test_negotiation(accept: bytes, expected: tuple[bool, bool]) -> None:
     """Whether JSON will do, and whether lines are liked better: by name and weight."""
     headers = RequestHeaders([(b"accept", accept)])
+    headers.settle()
 
     assert expected == (headers.accepts_json, headers.prefers_lines)
     assert headers.is_plain == (expected == (True, False))

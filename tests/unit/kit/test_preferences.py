@@ -101,12 +101,28 @@ def test_what_is_no_preference_is_passed_over(header: bytes) -> None:
 def test_several_lines_are_one_list() -> None:
     """Lines are one list (RFC 9110); without the header nothing is read."""
     lines = [(b"prefer", b"partial"), (b"prefer", b"handling=lenient")]
-    found = RequestHeaders(lines).preferences
+    found, without = RequestHeaders(lines), RequestHeaders([(b"accept", b"*/*")])
+    found.settle()
+    without.settle()
 
-    assert found is not None
-    assert {"partial": "", "handling": "lenient"} == found.values
-    assert RequestHeaders([(b"accept", b"*/*")]).preferences is None
-    assert not RequestHeaders(lines).is_plain
+    assert found.preferences is not None
+    assert {"partial": "", "handling": "lenient"} == found.preferences.values
+    assert without.preferences is None
+    assert not found.is_plain
+
+
+@pytest.mark.parametrize("name", [b"accept", b"prefer"])
+def test_a_list_without_end_is_refused_unread(name: bytes) -> None:
+    """What a client may send is 32 KiB of it, and reading that would take longer than a call."""
+    headers = RequestHeaders([(name, b"a;;" * 1_000)])
+
+    with pytest.raises(InvalidRequest) as refused:
+        headers.settle()
+
+    assert [("too-long", name.decode().title())] == [
+        (error.code, error.parameter) for error in refused.value.errors
+    ]
+    assert not headers.is_settled
 
 
 def test_reads_may_be_partial_unless_their_definition_forbids_it() -> None:

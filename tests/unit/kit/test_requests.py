@@ -168,6 +168,7 @@ def test_breaches_in_a_url(url: bytes, code: str, parameter: str | None) -> None
         (b"{} {}", "malformed-body", None, ""),
         (DEEP, "too-deep", None, ""),
         (b"[" * 500_000, "too-deep", None, ""),
+        (b'{"ids":[' + b"{}," * 300_000 + b"{}]}", "too-long", None, ""),
     ],
 )
 def test_breaches_in_a_body(

@@ -243,3 +243,37 @@ def test_an_empty_piece_does_not_end_a_body(make: Callable[[], bytes]) -> None:
             return await client.reader.readuntil(b"\r\n" + LAST_CHUNK)
 
     assert make() + b"end\n" == body_of(run(scenario()))
+
+
+class OneHeap(Pieces):
+    """Writes more than fits any buffer, and ends."""
+
+    def resume(self) -> None:
+        """Write it all."""
+        assert self.writer is not None
+        self.writer.write(b"x" * 16_000_000)
+        self.writer.end()
+        self.paused.set()
+
+
+def test_the_tail_of_a_closing_connection_has_the_time_of_a_reader() -> None:
+    """A whole body is whole also where the connection ends with it and its client is slow."""
+    limits = HttpLimits(linger_s=0.01, write_s=20.0)
+
+    async def scenario() -> tuple[float, bytes]:
+        async with serving(limits=limits) as server:
+            source = server.handler.source = OneHeap(1)
+            client = await server.client()
+            client.writer.transport.pause_reading()  # type: ignore[attr-defined]
+            await client.send(STREAM.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
+            await source.paused.wait()
+            (connection,) = server.state.connections
+            left_s = connection.deadline - asyncio.get_running_loop().time()  # type: ignore[union-attr]
+            client.writer.transport.resume_reading()  # type: ignore[attr-defined]
+            return left_s, await client.rest()
+
+    left_s, answer = run(scenario())
+
+    assert left_s > 10
+    assert answer.endswith(LAST_CHUNK)
+    assert 16_000_000 < len(answer)
