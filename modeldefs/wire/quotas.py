@@ -26,6 +26,7 @@ CONCURRENT_RETRY_MS = 1_000
 OTHERS_MAX = 1_024
 LISTENING_S = 2.0  # who learned no longer ago knows all who count
 SILENT_TELLINGS_MAX = 16  # how often a process may repeat itself until it counts as gone
+NEW_TELLINGS_MAX = 32  # who told more often was known before, and came back
 
 
 class LimitsMalformed(ValueError):
@@ -179,14 +180,14 @@ class Meter:
         """Take in what the other processes told; it can only make less of what is left.
 
         Args:
-            others: By the name of a process.
+            others: By the name of a process; at most OTHERS_MAX.
             now: The clock.
             processes: How many there may be; bounds what their word can do.
         """
         since, self._learned_at = self._learned_at, now
         if len(self._others) > OTHERS_MAX:
-            self._others.clear()
-            since = -math.inf
+            # Processes come and go: those that nobody tells of any more make room.
+            self._others = {n: each for n, each in self._others.items() if n in others}
         units = 0
         in_flight = 0
         for name, told in others.items():
@@ -194,7 +195,7 @@ class Meter:
             if other is None:
                 other = self._others[name] = _Other(told)
                 # What it used before we listened may be long ago; else it is new and so is that.
-                if now - since < LISTENING_S:
+                if now - since < LISTENING_S and told.telling <= NEW_TELLINGS_MAX:
                     units += min(told.total, self.limits.depth)
             elif other.told.telling == told.telling:
                 other.silent += 1

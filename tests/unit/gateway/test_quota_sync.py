@@ -5,16 +5,17 @@ from __future__ import annotations
 import asyncio
 import secrets
 import socket
+import time
 from collections.abc import Iterator
 
 import pytest
 from redis import Redis
 
-from dispatcher_site.gateway.quota_sync import PROCESSES_KEY, QuotaSync, key_of
+from dispatcher_site.gateway.quota_sync import PROCESSES_KEY, USED_FOR_S, QuotaSync, key_of
 from modeldefs.kit.key_quotas import Quotas
 from modeldefs.wire.keys import Principal
 from modeldefs.wire.problems import QuotaExceeded
-from modeldefs.wire.quotas import KeyLimits
+from modeldefs.wire.quotas import OTHERS_MAX, PROCESSES_MAX, KeyLimits
 
 LIMITS = KeyLimits(rate=10, window_s=60, concurrency=3)
 
@@ -181,5 +182,106 @@ def test_keys_at_rest_cost_no_round_trip(silent_url: str, kid: str) -> None:
         worker.sync._chosen(worker.now)
         worker.now += 3
         assert await worker.sync.tick()
+
+    asyncio.run(play())
+
+
+def test_a_slot_that_was_given_back_is_told_before_its_key_is_dropped(
+    redis_url: str, kid: str
+) -> None:
+    """A call that outlasts the key's last use leaves no slot behind that nobody holds: the next
+    worker to meet the key, long after, refuses nothing for it."""
+
+    async def play() -> None:
+        one, two = Worker(redis_url, kid), Worker(redis_url, kid)
+        try:
+            assert one.call()
+            assert await one.sync.tick()
+            one.hold(3)
+            assert await one.sync.tick()
+            one.now += USED_FOR_S + 1
+            assert await one.sync.tick()
+            one.quotas.by_kid[kid].in_flight = 0
+            for _ in range(3):
+                assert await one.sync.tick()
+                one.now += USED_FOR_S + 1
+            assert not one.sync._due
+
+            assert two.call()
+            assert await two.sync.tick()
+            assert two.call()
+            assert 0 == two.quotas.by_kid[kid].others_in_flight
+        finally:
+            await one.sync.stop()
+            await two.sync.stop()
+
+    asyncio.run(play())
+
+
+def test_slots_of_a_worker_that_ended_are_nobody_s(redis_url: str, kid: str) -> None:
+    """What a worker that is gone said last takes no slot from who meets the key afresh."""
+
+    async def play() -> None:
+        worker = Worker(redis_url, kid)
+        with Redis.from_url(redis_url) as redis:
+            redis.hset(key_of(kid), "gone", "5:3:9")
+            try:
+                assert worker.call()
+                assert await worker.sync.tick()
+                assert worker.call()
+            finally:
+                await worker.sync.stop()
+                redis.delete(key_of(kid))
+
+    asyncio.run(play())
+
+
+def test_limits_stay_shared_whatever_number_of_workers_came_and_went(
+    redis_url: str, kid: str
+) -> None:
+    """After more workers than a meter keeps apart those that live still share the limit, and
+    what the others told leaves Redis."""
+
+    async def play() -> None:
+        one, two = Worker(redis_url, kid), Worker(redis_url, kid)
+        with Redis.from_url(redis_url) as redis:
+            redis.hset(key_of(kid), mapping={f"gone{n}": "1:0:1" for n in range(OTHERS_MAX + 99)})
+            try:
+                assert one.call()
+                assert two.call()
+                for worker in (one, two, one, two):
+                    assert await worker.sync.tick()
+                assert one.call(units=5)
+                for worker in (one, two):
+                    assert await worker.sync.tick()
+
+                assert 1 == two.quotas.share
+                assert 3 == two.quotas.by_kid[kid].left(two.now)[0]
+                assert redis.hlen(key_of(kid)) <= PROCESSES_MAX
+            finally:
+                await one.sync.stop()
+                await two.sync.stop()
+                redis.delete(key_of(kid))
+
+    asyncio.run(play())
+
+
+def test_more_workers_than_can_be_told_apart_count_alone(redis_url: str, kid: str) -> None:
+    """Too many that live: each counts for its share, and none without a limit."""
+
+    async def play() -> None:
+        worker = Worker(redis_url, kid)
+        with Redis.from_url(redis_url) as redis:
+            names = {f"w{n}": time.time() for n in range(OTHERS_MAX + 1)}
+            redis.zadd(PROCESSES_KEY, names)
+            try:
+                assert worker.call()
+                assert await worker.sync.tick()
+
+                assert PROCESSES_MAX == worker.quotas.share
+                assert not worker.call()
+            finally:
+                await worker.sync.stop()
+                redis.delete(PROCESSES_KEY, key_of(kid))
 
     asyncio.run(play())
