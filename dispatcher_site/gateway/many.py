@@ -7,6 +7,9 @@ or a problem that says of each item whether it was written.
 A refusal that says our map is old wrote nothing: those items are grouped anew, once. A call whose
 connection broke is sent again, once, as it was and to the same shard, under the key of its first
 try: so it is done once, whatever became of that.
+
+Invariant: of items that an earlier try may have written, ours or the client's under its key, none
+is called unwritten unless their shard looked under that key.
 """
 
 from __future__ import annotations
@@ -55,8 +58,8 @@ class Many:
     """One batch under way."""
 
     __slots__ = (
-        "_ask", "_deadlines", "_done", "_keeper", "_legs", "_loop", "_moved", "_parts",
-        "_streams", "deadline", "is_over",
+        "_ask", "_deadlines", "_done", "_is_keyed", "_keeper", "_legs", "_loop", "_moved",
+        "_parts", "_streams", "deadline", "is_over",
     )  # fmt: skip
 
     def __init__(
@@ -70,6 +73,7 @@ class Many:
         loop: asyncio.AbstractEventLoop,
     ) -> None:
         self._ask, self._done = ask, done
+        self._is_keyed = ask.idempotency_key != ""  # by the client, who may be repeating
         self._keeper, self._streams, self._deadlines, self._loop = keeper, streams, deadlines, loop
         self.deadline = loop.time() + ask.timeout_ms / 1_000
         self.is_over = False
@@ -87,7 +91,7 @@ class Many:
         shard_map = self._keeper.state.shard_map
         if shard_map is None:
             problem = ShardUnavailable("the cluster has no shard map yet")
-            self._parts.append(Part(list(places), Fate.REFUSED, problem=problem))
+            self._unsent(list(places), problem)
             return
         started = []
         for group in group_items(shard_map, self._ask.item_keys(), places):
@@ -105,7 +109,7 @@ class Many:
         shard = leg.group.shard
         client = self._streams.client(shard)
         if client is None:
-            self._refused(leg, problem_of(self._streams, shard, 0, b"refused"), fate=Fate.REFUSED)
+            self._refused(leg, problem_of(self._streams, shard, 0, b"refused"))
             return
         if self._ask.trace is not None:
             self._ask.trace.sent(shard)
@@ -130,10 +134,10 @@ class Many:
         if status in (calls.WHOLE, calls.REPLAYED):
             rows = split_rows(body)
             if len(rows) == len(leg.group.places):
-                is_replay = status == calls.REPLAYED and self._ask.idempotency_key != ""
+                is_replay = status == calls.REPLAYED and self._is_keyed
                 self._end(leg, Part(leg.group.places, Fate.WRITTEN, rows, is_replay))
             else:
-                self._refused(leg, untrusted(shard), fate=Fate.UNKNOWN)
+                self._refused(leg, untrusted(shard))
             self._settle()
             return
         problem = problem_of(self._streams, shard, status, body)
@@ -147,12 +151,7 @@ class Many:
             leg.was_lost = True
             self._later(problem, shard, partial(self._again, leg))
             return
-        problem = final(problem, shard)
-        # Of a try that was lost, the refusal of the next one tells nothing unless it was looked
-        # for under its key, which is the last thing that a node does.
-        is_unknown = leg.was_lost and problem.code != "conflict"
-        fate = Fate.UNKNOWN if is_unknown else _fate(status, problem)
-        self._refused(leg, problem, fate=fate)
+        self._refused(leg, final(problem, shard), status)
         self._settle()
 
     def _later(self, problem: Problem, shard: str, again: Callable[[], None]) -> None:
@@ -178,8 +177,18 @@ class Many:
             self._start(places, was_moved=True)
             self._settle()
 
-    def _refused(self, leg: _Leg, problem: Problem, *, fate: Fate) -> None:
+    def _unsent(self, places: list[int], problem: Problem) -> None:
+        # Of items that were not sent, only an earlier request under the key can have been done.
+        fate = Fate.UNKNOWN if self._is_keyed else Fate.REFUSED
+        self._parts.append(Part(places, fate, problem=problem))
+
+    def _refused(self, leg: _Leg, problem: Problem, status: int = 0) -> None:
         group = leg.group
+        may_be_done = leg.was_lost or self._is_keyed
+        if status == 504 and not may_be_done:
+            fate = Fate.REFUSED  # a node says so of a statement that it took back or never began
+        else:
+            fate = fate_of(problem, may_be_done=may_be_done)
         self._end(leg, Part(group.places, fate, problem=problem, shard=group.shard))
 
     def _end(self, leg: _Leg, part: Part) -> None:
@@ -197,7 +206,7 @@ class Many:
                 replayed = all(part.is_replay for part in self._parts)
                 outcome = Written(joined(self._parts), replayed=replayed)
             else:
-                outcome = refusal(self._parts, is_keyed=self._ask.idempotency_key != "")
+                outcome = refusal(self._parts, is_keyed=self._is_keyed)
         except Exception:
             logger.exception("answer.failed", extra={"request_id": self._ask.request_id})
             outcome = Internal()
@@ -207,14 +216,13 @@ class Many:
     def on_deadline(self) -> None:
         """Stop waiting: what was sent may still be committed, what waits for a map was not."""
         if self._moved:
-            problem = DeadlineExceeded()
-            self._parts.append(Part(sorted(self._moved), Fate.REFUSED, problem=problem))
+            self._unsent(sorted(self._moved), DeadlineExceeded())
             self._moved = []
         for leg in list(self._legs):
             shard = leg.group.shard
             self._forget(leg)
             fault = ShardFault(shard, "deadline-exceeded", self._ask.timeout_ms)
-            self._refused(leg, DeadlineExceeded(shards=[fault]), fate=Fate.UNKNOWN)
+            self._refused(leg, DeadlineExceeded(shards=[fault]))
         self._settle()
 
     def _forget(self, leg: _Leg) -> None:
@@ -227,10 +235,3 @@ class Many:
         self.is_over = True
         for leg in self._legs:
             self._forget(leg)
-
-
-def _fate(status: int, problem: Problem) -> Fate:
-    """Return what a refusal says of its items: the node's own words, or the stream's end."""
-    if status == 504:
-        return Fate.REFUSED  # a node says so of a statement that it took back or never began
-    return fate_of(problem)

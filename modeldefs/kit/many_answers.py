@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 
 from modeldefs.kit.buckets import ranges_of
+from modeldefs.kit.declared_problems import DeclaredProblem
 from modeldefs.wire.problems import InputError, Problem, ShardFault
 
 ERRORS_MAX = 100
@@ -22,6 +23,9 @@ ERRORS_MAX = 100
 UNSETTLED = frozenset(
     {"shard-reset", "shard-untrusted", "internal", "deadline-exceeded", "in-flight"}
 )
+# A node says these, and an author's own, of a batch only when nothing is stored under its key: it
+# looked there, or the items are such that no try could have written them.
+SURE = frozenset({"conflict", "invalid-request"})
 _ITEM = re.compile(r"/items/([0-9]{1,6})(?=/|\Z)")
 
 
@@ -50,8 +54,17 @@ def split_rows(body: bytes) -> list[bytes]:
     return body.split(b"\n")
 
 
-def fate_of(problem: Problem) -> Fate:
-    """Return what a refusal says of the items that were sent."""
+def fate_of(problem: Problem, *, may_be_done: bool = False) -> Fate:
+    """Return what a refusal says of the items that were sent.
+
+    Args:
+        problem: The refusal.
+        may_be_done: Another try may have written them under the same key: one of ours that was
+            lost, or an earlier request of a client who sent a key.
+    """
+    if may_be_done:
+        is_sure = problem.code in SURE or isinstance(problem, DeclaredProblem)
+        return Fate.REFUSED if is_sure else Fate.UNKNOWN
     return Fate.UNKNOWN if problem.code in UNSETTLED else Fate.REFUSED
 
 

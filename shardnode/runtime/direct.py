@@ -113,18 +113,19 @@ class LocalBackend:
         self, endpoint: ManyEndpoint, ask: Ask, done: Done
     ) -> Callable[[], None] | None:
         """Write a batch whose items are all owned here, or refuse it whole."""
-        view = self._keeper.state.view
         places = range(len(ask.item_keys()))
         buckets = sorted({int(bucket_of(key)) for key in ask.item_keys()})
 
         def tell(outcome: Outcome) -> None:
             if isinstance(outcome, Problem):
-                part = Part(places, fate_of(outcome), problem=outcome)
-                outcome = refusal([part], is_keyed=ask.idempotency_key != "")
+                is_keyed = ask.idempotency_key != ""
+                part = Part(places, fate_of(outcome, may_be_done=is_keyed), problem=outcome)
+                outcome = refusal([part], is_keyed=is_keyed)
             done(outcome)
 
         wait = _Wait(ask, ONE_SHARD, tell)
         try:
+            view = self._keeper.state.view
             for bucket in buckets:
                 self._keeper.check(bucket, None)
         except Problem as problem:

@@ -115,6 +115,7 @@ class ManyWrites:
                 deadline=deadline,
                 done=told,
                 key=key,
+                problems=endpoint.options.problems,
                 buckets=owned,
                 epochs=epochs,
             )

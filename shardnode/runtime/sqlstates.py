@@ -28,6 +28,9 @@ KEY_CHANGED = "SP002"
 REFERENCE_ROW = "SP005"
 CONNECTION_LOST = "08006"
 DUPLICATE = "23505"
+EXCLUDED = "23P01"
+# What stands in a row's way may be the row itself, written by another try under the same key.
+TWINS = frozenset({DUPLICATE, EXCLUDED})
 LOCK_TIMEOUT = "55P03"
 TERMINATED = "57P01"
 RETRYABLE = frozenset({"40001", "40P01"})

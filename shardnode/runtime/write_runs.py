@@ -4,7 +4,8 @@ What the statement is, ``writes`` knows; here it is bytes with a name.
 
 Invariant: what was answered with a body is committed. A write whose outcome is unknown, because
 the connection broke after it was sent, is asked again only under a key: then it happens once,
-whether the first try did or not.
+whether the first try did or not. And a write that did nothing under its key is refused only once
+it is known that nothing is stored there.
 """
 
 from __future__ import annotations
@@ -133,7 +134,7 @@ class WriteRunner:
         elif error.sqlstate == sqlstates.TERMINATED:
             # It says so only of a statement that runs, and takes that back.
             self._on_lost(write, was_sent=False)
-        elif error.sqlstate == sqlstates.DUPLICATE and write.key is not None:
+        elif error.sqlstate in sqlstates.TWINS and write.key is not None:
             # Of the row, or of the key: then another try under it was quicker, and is committed.
             self._ask_why(write, write.refusal(error, self._shard))
         elif error.sqlstate in sqlstates.RETRYABLE and self._may_repeat(write):
@@ -163,7 +164,12 @@ class WriteRunner:
         that did not come through."""
         if not write.was_lost or problem.status < 500:
             return problem
-        return problems.ShardReset(shards=problem.shards)
+        return self._unknown(write, problem)
+
+    def _unknown(self, write: Write, problem: Problem) -> Problem:
+        is_clients = write.key is not None and not write.key.hop
+        # Under a client's key another try does nothing twice.
+        return problems.ShardReset(shards=problem.shards, members={"retryable": is_clients})
 
     def _may_repeat(self, write: Write) -> bool:
         return write.tries < TRIES_MAX and self._clock() < write.deadline
@@ -173,7 +179,7 @@ class WriteRunner:
     def _ask_why(self, write: Write, otherwise: Problem | None) -> None:
         lane = self._lanes.pick()
         if lane is None:
-            write.done(self._told(write, otherwise or self._lanes.refusal(self._shard)))
+            write.done(self._unanswered(write, self._lanes.refusal(self._shard)))
             return
         question = write.question()
         lane.send(
@@ -184,15 +190,19 @@ class WriteRunner:
             done=partial(self._on_reason, write, otherwise),
         )
 
+    def _unanswered(self, write: Write, problem: Problem) -> Problem:
+        """Return what is told of a try that did nothing, where it could not be asked why.
+
+        Under a key the reason may be that a lost try, or another request with the key, did it.
+        """
+        return self._unknown(write, problem) if write.key is not None else problem
+
     def _on_reason(
         self, write: Write, otherwise: Problem | None, result: Any, error: LaneError | None
     ) -> None:
         if error is not None:
-            # This try did nothing; it is only not known why.
-            problem = otherwise or problem_of_sqlstate(
-                error.sqlstate, is_write=True, shard=self._shard
-            )
-            write.done(self._told(write, problem))
+            problem = problem_of_sqlstate(error.sqlstate, is_write=True, shard=self._shard)
+            write.done(self._unanswered(write, problem))
             return
         owned, stored, body = (result.get_value(0, column) for column in range(3))
         try:

@@ -10,6 +10,7 @@ from django.db import models
 
 from engine.databases import PostgresServer
 from modeldefs import Document, Problem, mutation
+from modeldefs.kit.many import ManyEndpoint
 from modeldefs.wire.calls import Replayed
 from modeldefs.wire.problems import Conflict, IdempotencyKeyReused, ShardUnavailable
 from modeldefs.wire.problems import Problem as AnyProblem
@@ -45,7 +46,7 @@ class Wallet(Document):
         key = "id"
 
 
-@mutation(problems=[Overdrawn])
+@mutation(problems=[Overdrawn], many="open_wallets")
 def open_wallet(*, id: int, held: int) -> Wallet:
     """Open a wallet."""
     return Wallet.objects.create(id=id, held=held)
@@ -74,7 +75,8 @@ def raise_another(*, id: int, kind: str) -> int:
 
 
 MODELS = [Wallet]
-ENDPOINTS: list[Any] = [open_wallet, put_in, raise_another]
+SINGLES: list[Any] = [open_wallet, put_in, raise_another]
+ENDPOINTS: list[Any] = [*SINGLES, ManyEndpoint(SINGLES[0])]
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +119,7 @@ def keys(node: WritingNode) -> int:
 def test_one_is_a_statement_and_one_is_python(node: WritingNode) -> None:
     """Otherwise the tests below would prove one half twice."""
     plans = [
-        node.catalog.write_plan(endpoint, frozenset(endpoint.by_name)) for endpoint in ENDPOINTS
+        node.catalog.write_plan(endpoint, frozenset(endpoint.by_name)) for endpoint in SINGLES
     ]
     assert [isinstance(plan, str) for plan in plans] == [False, True, True]
 
@@ -135,6 +137,20 @@ def test_a_constraint_is_told_as_its_problem(node: WritingNode) -> None:
     assert refused[0].status == 409
     assert other.code == "invalid-request"
     assert held(node) == [(1, 5)]
+    assert keys(node) == 0
+
+
+@pytest.mark.parametrize("key", ["", "k"])
+def test_a_batch_tells_a_constraint_as_its_single_write_does(node: WritingNode, key: str) -> None:
+    """The same code and status for the same row, declared or not, and nothing is written."""
+    for row_held, code in (("-1", "overdrawn"), ("1001", "invalid-request")):
+        row = {"id": "2", "held": row_held}
+        single = node.do("open_wallet", given=row, key=key)
+        many = node.do_many("open_wallets", [{"id": "1", "held": "5"}, row], key=key)
+
+        assert many.code == single.code == code
+        assert many.document() == single.document()
+    assert held(node) == []
     assert keys(node) == 0
 
 

@@ -10,11 +10,15 @@ import pytest
 from dispatcher_site.routing.grouping import group_items
 from modeldefs.kit.asks import Outcome, Written
 from modeldefs.kit.buckets import BUCKET_COUNT, bucket_of
+from modeldefs.kit.declared_problems import DeclaredProblem
 from modeldefs.wire import calls
 from modeldefs.wire.problems import (
     Conflict,
+    DeadlineExceeded,
     InFlight,
     InputError,
+    InvalidRequest,
+    Overloaded,
     Problem,
     StaleEpoch,
     TransactionConflict,
@@ -36,6 +40,10 @@ IDS = [str(number) for number in range(1, 9)]
 FIRST = [n for n, key in enumerate(IDS) if bucket_of(key) < BUCKET_COUNT // 2]
 SECOND = [n for n in range(len(IDS)) if n not in FIRST]
 NAMES = ("first_name", "last_name", "country", "address", "city")
+
+
+class SeatTaken(DeclaredProblem, status=409):
+    """A refusal of an author's own."""
 
 
 def done(places: list[int], status: int = calls.WHOLE) -> Answer:
@@ -104,14 +112,15 @@ def test_a_refusal_points_at_the_items_of_the_request() -> None:
 @pytest.mark.parametrize(
     ("script", "code", "fate"),
     [
-        ([REFUSED], "shard-unavailable", "no"),
-        ([refusal(TransactionConflict())], "transaction-conflict", "no"),
+        ([refusal(Conflict())], "conflict", "no"),
+        ([refusal(InvalidRequest())], "invalid-request", "no"),
+        ([refusal(SeatTaken())], "seat-taken", "no"),
         ([refusal(InFlight())], "in-flight", "unknown"),
         ([RESET, RESET], "shard-reset", "unknown"),
         ([RESET, REFUSED], "shard-unavailable", "unknown"),
         ([RESET, refusal(WrongShard())], "shard-unavailable", "unknown"),
         ([RESET, refusal(Conflict())], "conflict", "no"),
-        ([refusal(WrongShard()), refusal(StaleEpoch())], "shard-unavailable", "no"),
+        ([RESET, refusal(SeatTaken())], "seat-taken", "no"),
         ([(calls.WHOLE, b"{}\n{}\n{}\n{}\n{}\n{}\n{}\n{}\n{}")], "shard-untrusted", "unknown"),
     ],
 )
@@ -125,6 +134,31 @@ def test_what_is_said_of_the_items_of_a_shard_that_failed(
 
     assert (problem["code"], problem["written"]) == (code, fates)
     assert key or not problem["retryable"]
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        [REFUSED],
+        [refusal(Overloaded())],
+        [refusal(TransactionConflict())],
+        [refusal(DeadlineExceeded())],
+        [refusal(WrongShard()), refusal(StaleEpoch())],
+    ],
+)
+def test_a_keyed_repeat_never_denies_what_its_first_request_wrote(script: list[Answer]) -> None:
+    """One shard wrote under the client's key, the other was away. At the repeat the first shard
+    cannot look under the key: its items are unknown, not unwritten, until it can, and then they
+    are replayed. Without a key nobody can have written them before: they are not."""
+    first = told(batch([done(FIRST)], [REFUSED], key="k")[0])
+    repeat = told(batch(script, [done(SECOND)], key="k")[0])
+    last, *_ = batch([done(FIRST, calls.REPLAYED)], [done(SECOND, calls.REPLAYED)], key="k")
+    unkeyed = told(batch(script, [done(SECOND)])[0])
+
+    assert first["written"] == {"yes": FIRST, "no": [], "unknown": SECOND}
+    assert repeat["written"] == {"yes": SECOND, "no": [], "unknown": FIRST}
+    assert isinstance(last, Written)
+    assert unkeyed["written"] == {"yes": SECOND, "no": FIRST, "unknown": []}
 
 
 def test_a_lost_try_is_sent_again_under_its_key() -> None:

@@ -12,7 +12,7 @@ import uvloop
 from modeldefs.kit.apps import current_catalog
 from modeldefs.kit.asks import Outcome
 from modeldefs.wire import calls
-from modeldefs.wire.problems import Problem, StaleEpoch, WrongShard
+from modeldefs.wire.problems import Problem, ShardUnavailable, StaleEpoch, WrongShard
 from shardnode.guard.keeper import Keeper
 from shardnode.runtime.direct import LocalBackend
 from shardnode.runtime.executor import Executor, Place
@@ -186,6 +186,23 @@ class KnowingKeeper:
         """Own it."""
 
 
+class BlindKeeper:
+    """Could not read yet what its shard owns."""
+
+    @property
+    def state(self) -> Any:
+        """Say so."""
+        raise ShardUnavailable("This node cannot read what its shard owns.")
+
+
+class BereftKeeper(KnowingKeeper):
+    """Owns nothing any more."""
+
+    def check(self, bucket: int, epoch: int | None) -> None:
+        """Say so."""
+        raise WrongShard
+
+
 ROW = {
     "id": "7", "first_name": "A", "last_name": "B", "country": "C", "address": "D", "city": "E",
 }  # fmt: skip
@@ -236,3 +253,42 @@ def test_a_direct_call_ends_at_its_deadline(
     assert (504, "deadline-exceeded") == (outcome.status, outcome.code)
     assert outcome.document()["retryable"] is retryable
     assert executor.given_up == 1
+
+
+def _refused_direct(keeper: Any, name: str, *, key: str = "", **given: Any) -> dict[str, Any]:
+    """Return the problem of a direct call that is refused at once, and nothing was run."""
+    outcomes: list[Outcome] = []
+
+    async def run() -> None:
+        backend = LocalBackend(executor=cast(Executor, None), keeper=cast(Keeper, keeper))
+        backend.submit(ask(name, key=key, **given), outcomes.append)
+
+    asyncio.run(run())
+    (outcome,) = outcomes
+    assert isinstance(outcome, Problem)
+    return outcome.document()
+
+
+@pytest.mark.parametrize(("key", "fate"), [("", "no"), ("client's", "unknown")])
+def test_a_node_that_knows_not_what_it_owns_refuses_direct_writes(key: str, fate: str) -> None:
+    """503 for a single one and for a batch, of which nothing is run; what an earlier request under
+    the client's key wrote nobody knows."""
+    single = _refused_direct(BlindKeeper(), "insert_user", key=key, **ROW)
+    many = _refused_direct(
+        BlindKeeper(), "insert_users", key=key, **{name: [value] for name, value in ROW.items()}
+    )
+    written: dict[str, Any] = {"yes": [], "no": [], "unknown": []}
+
+    assert (single["status"], single["code"]) == (503, "shard-unavailable")
+    assert (many["status"], many["code"]) == (503, "shard-unavailable")
+    assert many["written"] == written | {fate: [[0, 0]]}
+
+
+@pytest.mark.parametrize(("key", "fate"), [("", "no"), ("client's", "unknown")])
+def test_a_direct_repeat_denies_nothing_that_went_to_another_shard(key: str, fate: str) -> None:
+    """The bucket left with what was written under the key: this node cannot look there."""
+    columns = {name: [value] for name, value in ROW.items()}
+    many = _refused_direct(BereftKeeper(), "insert_users", key=key, **columns)
+
+    assert (many["status"], many["code"]) == (421, "wrong-shard")
+    assert many["written"] == {"yes": [], "no": [], "unknown": []} | {fate: [[0, 0]]}

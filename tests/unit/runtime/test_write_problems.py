@@ -23,6 +23,8 @@ UNSENT = LaneError("08006", "lost", was_sent=False)
 LATE = LaneError("57014", "cancelled")
 LOCKED = LaneError("55P03", "locked")
 AWAY = LaneError("57P03", "starting up")
+TWIN = LaneError("23505", "duplicate")
+EXCLUDED = LaneError("23P01", "excluded")
 FULL = None
 
 
@@ -95,7 +97,7 @@ class ScriptedLanes:
         asyncio.get_running_loop().call_soon(done, None, self._script.popleft())
 
 
-def _outcome(*script: LaneError | None, key: bool) -> tuple[Problem, int]:
+def _outcome(*script: LaneError | None, key: bool, hop: bool = True) -> tuple[Problem, int]:
     """Return what is told of a write whose tries end so, and how many there were."""
 
     async def run() -> tuple[Problem, int]:
@@ -106,7 +108,7 @@ def _outcome(*script: LaneError | None, key: bool) -> tuple[Problem, int]:
         runner.send(
             Write(
                 b"w", b"INSERT", [], 1, 1, loop.time() + PATIENCE_S, came.set_result,
-                WriteKey("0" * 32, b"f", hop=True) if key else None,
+                WriteKey("0" * 32, b"f", hop=hop) if key else None,
             )
         )  # fmt: skip
         return await asyncio.wait_for(came, PATIENCE_S), lanes.sent
@@ -124,6 +126,29 @@ def test_after_a_lost_try_a_fault_is_an_unknown_outcome(last: LaneError | None) 
 
     assert (problem.status, problem.code) == (502, "shard-reset")
     assert problem.document()["retryable"] is False
+
+
+@pytest.mark.parametrize("hop", [True, False])
+@pytest.mark.parametrize("twin", [TWIN, EXCLUDED])
+@pytest.mark.parametrize("answer", [LATE, LOST, AWAY, FULL])
+@pytest.mark.parametrize("before", [[], [LOST]])
+def test_a_duplicate_that_may_be_the_writes_own_row_is_an_unknown_outcome(
+    before: list[LaneError | None], answer: LaneError | None, twin: LaneError, hop: bool
+) -> None:
+    """A lost try, or another request with the key, may have written the row that is in the way:
+    where nobody could look under the key it is 502, never a definite 409."""
+    problem, sent = _outcome(*before, twin, answer, key=True, hop=hop)
+
+    assert (problem.status, problem.code) == (502, "shard-reset")
+    assert problem.document()["retryable"] is not hop  # safe under a key of the client's
+    assert sent == len(before) + 1 + (answer is not FULL)
+
+
+def test_a_duplicate_without_a_key_is_a_conflict() -> None:
+    """Nobody else can have written its row for it, so nothing is asked."""
+    problem, sent = _outcome(TWIN, key=False)
+
+    assert (problem.status, problem.code, sent) == (409, "conflict", 1)
 
 
 def test_a_write_without_a_key_is_not_sent_again_once_it_may_be_done() -> None:
