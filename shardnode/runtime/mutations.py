@@ -135,6 +135,7 @@ class Writer:
         problem: Problem = TransactionConflict()
         key = key_of(endpoint, call)
         was_lost = False  # a try may have been committed without our knowing
+        was_twin = False  # a row was in the way of the last try, so this one looks whose it is
         for last in (*[False] * (TRIES_MAX - 1), True):
             left_ms = int((deadline - self._clock()) * 1_000)
             if left_ms <= 0:
@@ -166,8 +167,11 @@ class Writer:
                 elif sqlstate == DUPLICATE and key is not None:
                     # Another request with this key was quicker, if the next try finds its answer.
                     is_repeatable = True
+                    if last and not was_twin:
+                        problem = ShardReset()  # nobody has looked since that row is there
                 if not is_repeatable:
                     return problem
+                was_twin = sqlstate == DUPLICATE
             except Exception as fault:
                 return problem_of(fault, endpoint)
         return problem

@@ -5,17 +5,21 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
+import psycopg
 import pytest
 import uvloop
+from django.db import IntegrityError
 
 from modeldefs.wire.problems import Overloaded, Problem
 from shardnode.runtime.idempotency import WriteKey
 from shardnode.runtime.lane_pool import LanePool
 from shardnode.runtime.lane_statements import LaneError
+from shardnode.runtime.mutations import Writer
 from shardnode.runtime.sqlstates import problem_of_sqlstate
 from shardnode.runtime.write_runs import Write, WriteRunner
+from tests.unit.gateway.scripted import ask
 
 PATIENCE_S = 20.0
 LOST = LaneError("08006", "lost")
@@ -142,6 +146,47 @@ def test_a_duplicate_that_may_be_the_writes_own_row_is_an_unknown_outcome(
     assert (problem.status, problem.code) == (502, "shard-reset")
     assert problem.document()["retryable"] is not hop  # safe under a key of the client's
     assert sent == len(before) + 1 + (answer is not FULL)
+
+
+class ScriptedWriter(Writer):
+    """Runs Python writes whose every try ends with an error of Postgres, as a test says."""
+
+    def __init__(self, *script: str) -> None:
+        super().__init__(shard="s1", clock=lambda: 0.0, threads=1)
+        self._script = deque(script)
+        self._local.begun = False
+
+    def _attempt(self, *_: Any) -> NoReturn:
+        cause = psycopg.errors.lookup(self._script.popleft())
+        raise IntegrityError from cause()
+
+
+@pytest.mark.parametrize(
+    ("script", "key", "code"),
+    [
+        (["40001", "40001", "23505"], "k", "shard-reset"),
+        (["23505", "40001", "23505"], "k", "shard-reset"),
+        (["40001", "23505", "23505"], "k", "conflict"),
+        (["23505", "23505", "23505"], "k", "conflict"),
+        (["23505"], "", "conflict"),
+    ],
+)
+def test_a_python_write_is_a_conflict_only_once_its_key_was_looked_up(
+    script: list[str], key: str, code: str
+) -> None:
+    """Each try looks under the key before it writes: a duplicate that only the last one met may be
+    the row of another request with the key, so nobody knows."""
+    asked = ask("insert_user", key=key, id="7")
+
+    async def run() -> Any:
+        writer = ScriptedWriter(*script)
+        call = asked.call(is_hop=False)
+        try:
+            return writer._run(asked.served.endpoint, call, 1, 1, PATIENCE_S)
+        finally:
+            await writer.close()
+
+    assert asyncio.run(run()).code == code
 
 
 def test_a_duplicate_without_a_key_is_a_conflict() -> None:
