@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from modeldefs.kit.asks import Ask, GroupsOutcome, Outcome, PageOutcome, Served
+from modeldefs.kit.request_headers import TIMEOUT_DEFAULT_MS
 from modeldefs.kit.tuning import Tuning
 from modeldefs.wire.admission import Admission, Sample
 from modeldefs.wire.http1 import HttpReply, HttpRequest, ProblemReply
@@ -25,7 +26,6 @@ from modeldefs.wire.meters import (
     MICROS,
     MICROS_FAILED,
     OK,
-    OUTCOME_AT,
     PARTIALS,
     UNKNOWN,
     Row,
@@ -34,6 +34,7 @@ from modeldefs.wire.meters import (
     count_problem,
     endpoint_table,
 )
+from modeldefs.wire.problems import DeadlineExceeded
 
 logger = logging.getLogger(__name__)
 request_logger = logging.getLogger("shardpoint.requests")
@@ -42,7 +43,6 @@ _METHODS = frozenset((b"GET", b"HEAD", b"QUERY", b"POST", b"PUT", b"PATCH", b"DE
 TICK_S = 0.1
 PUBLISH_TICKS = 5
 LINES_MAX = 10  # of failures and slow requests between two copies: twenty in a second
-_STUCK = OUTCOME_AT["deadline-exceeded"]
 
 REQUESTS = "requests"
 PROCESS = "process"
@@ -130,7 +130,7 @@ class Watch:
         self._relabelled: dict[str, Table] = {}
         self._gauges: list[Callable[[], None]] = []
         self._seen: dict[str, tuple[int, int]] = {}
-        self._stuck_seen = 0
+        self._stuck = 0  # since the last look
         self._ticks = 0
         self._last = 0.0
         self._timer: asyncio.TimerHandle | None = None
@@ -218,6 +218,8 @@ class Watch:
         if isinstance(reply, ProblemReply):
             code = reply.code
             count_problem(row, code, took_s, len(reply.body))
+            if code == DeadlineExceeded.code and ask and ask.timeout_ms >= TIMEOUT_DEFAULT_MS:
+                self._stuck += 1  # a deadline that is too short for anything is no evidence
         else:
             count(row, OK, took_s, 0)
         is_failed = reply.status >= 500
@@ -273,11 +275,8 @@ class Watch:
     def look(self, now: float) -> None:
         """Move the limit by what ended since the last look."""
         elapsed, self._last = now - self._last, now
-        stuck = sum(row[_STUCK] for row in self._requests.rows.values())
-        newly_stuck, self._stuck_seen = stuck - self._stuck_seen, stuck
-        self.admission.on_window(
-            list(self._samples()), stuck=newly_stuck, elapsed_s=elapsed, now=now
-        )
+        stuck, self._stuck = self._stuck, 0
+        self.admission.on_window(list(self._samples()), stuck=stuck, elapsed_s=elapsed, now=now)
 
     def _samples(self) -> Iterable[Sample]:
         seen = self._seen

@@ -25,6 +25,8 @@ class Server:
     chance: random.Random
     took: list[tuple[float, float]] = field(default_factory=list)  # (when it came, how long)
     refused: int = 0
+    later_s: float | None = None  # what the service takes after the calm, by nature
+    refused_late: int = 0  # in the second half
 
     def run(self, rate: float, until_s: float, *, calm_rate: float) -> Server:
         """Let requests come at random, never waiting for answers: two seconds of calm first."""
@@ -52,9 +54,11 @@ class Server:
             self._end(running, now, window)
             if self.admission is not None and not self.admission.admits():
                 self.refused += 1
+                self.refused_late += now > until_s / 2
                 continue
             begins = max(now, heapq.heappop(free))
-            ends = begins + self.chance.uniform(0.8, 1.2) * self.service_s
+            service_s = self.service_s if now <= 2.0 else self.later_s or self.service_s
+            ends = begins + self.chance.uniform(0.8, 1.2) * service_s
             heapq.heappush(free, ends)
             heapq.heappush(running, (ends, now))
             if self.admission is not None:
@@ -107,6 +111,44 @@ def test_at_three_times_capacity_it_does_what_it_can_and_quickly(
     assert full.p99_s(5.0) <= 2 * idle.p99_s(0.0)
     assert full.refused > 0
     assert drowned.good(5.0, 9.0) < 0.1 * capacity
+
+
+@settings(max_examples=6, deadline=None)
+@given(
+    seed=st.integers(0, 10_000),
+    at_once=st.integers(1, 100),
+    later_ms=st.sampled_from([150, 300, 1_000, 3_000]),
+)
+def test_few_requests_that_are_slow_by_nature_refuse_nobody(
+    seed: int, at_once: int, later_ms: int
+) -> None:
+    """An endpoint whose time depends on its parameters, quick first and then slow without waiting
+    for anything, is no overload: the limit stays where it was."""
+    admission = Admission()
+    before = admission.limit
+    server = Server(100_000, 0.005, 5.0, admission, random.Random(seed), later_s=later_ms / 1_000)
+    server.run(at_once * 1_000 / later_ms, 12.0, calm_rate=100)
+
+    assert 0 == server.refused
+    assert admission.limit >= before
+
+
+@settings(max_examples=6, deadline=None)
+@given(
+    seed=st.integers(0, 10_000),
+    at_once=st.integers(260, 420),
+    later_ms=st.sampled_from([150, 300, 500]),
+)
+def test_many_requests_that_are_slow_by_nature_get_their_room_back(
+    seed: int, at_once: int, later_ms: int
+) -> None:
+    """Where fewer at once are no quicker, the limit is put back and refuses nobody any more."""
+    admission = Admission()
+    server = Server(100_000, 0.005, 5.0, admission, random.Random(seed), later_s=later_ms / 1_000)
+    server.run(at_once * 1_000 / later_ms, 12.0, calm_rate=100)
+
+    assert 0 == server.refused_late
+    assert admission.limit > at_once
 
 
 @given(
