@@ -31,6 +31,7 @@ log = logging.getLogger("shardpoint.rollups")
 
 KEPT = timedelta(days=14)
 FRONT = "front"
+_FOLDER = "@folder"  # no endpoint has this name
 MINUTE = timedelta(minutes=1)
 _FAILED = tuple(
     f"outcome:{code}" for code, kind in STANDARD_PROBLEMS.items() if kind.status >= 500
@@ -47,6 +48,7 @@ class Read:
     site: str
     source: str
     rows: Rows
+    folder: str = ""  # which one it is, where the source may get another
 
 
 def minute_of(at: datetime) -> datetime:
@@ -80,10 +82,12 @@ def roll_up(read: Read, *, now: datetime) -> int:
         known = MeterSource.objects.select_for_update().get(source=read.source)
         if known.at >= this:
             return 0
-        grown = difference(read.rows, known.totals)
+        folder = {_FOLDER: {read.folder: 1}}
+        is_other = known.totals.get(_FOLDER, folder[_FOLDER]) != folder[_FOLDER]
+        grown = difference(read.rows, {} if is_other else known.totals)
         for endpoint, row in grown.items():
             _add(read.site, endpoint, this - MINUTE, row)
-        known.totals, known.at = read.rows, this
+        known.totals, known.at = read.rows | folder, this
         known.save()
     return len(grown)
 
@@ -114,9 +118,16 @@ def roll_up_all(*, now: datetime | None = None) -> int:
     source, totals, _ = MeterFolder(settings.SHARDPOINT_METERS_DIR).read()
     written = roll_up(Read(FRONT, source, _named(totals, "requests")), now=at)
     for read in _of_nodes(at):
-        written += roll_up(read, now=at)
+        try:
+            written += roll_up(read, now=at)
+        except Exception:
+            # Odd numbers of one node stop neither the others' nor the pruning.
+            log.warning("rollup.node-unwritten %s", read.site, exc_info=True)
     EndpointMinute.objects.filter(minute__lt=at - KEPT).delete()
-    MeterSource.objects.filter(at__lt=at - KEPT).delete()
+    # A shard may be away for longer: without its last totals all it ever did were one minute's.
+    names = Shard.objects.values_list("name", flat=True)
+    kept = [f"shard {name}" for name in names]
+    MeterSource.objects.filter(at__lt=at - KEPT).exclude(source__in=kept).delete()
     return written
 
 
@@ -130,11 +141,12 @@ def _of_nodes(now: datetime) -> Sequence[Read]:
         try:
             told = client_for(shard).meters()
             rows = _named(told["totals"], "calls")
+            folder = str(told["source"])
         except Exception:
             # It is down, or says nonsense: health says so elsewhere, and its counts are not lost.
             log.warning("rollup.node-unread %s", shard.name, exc_info=True)
             continue
-        reads.append(Read(shard.name, f"shard {shard.name}", rows))
+        reads.append(Read(shard.name, f"shard {shard.name}", rows, folder))
     return reads
 
 

@@ -123,6 +123,50 @@ def test_a_node_that_is_away_costs_only_its_own_minute(counted: Counted) -> None
     assert not MeterSource.objects.filter(source="shard s1").exists()
 
 
+def test_a_node_folder_that_was_made_anew_begins_at_nothing() -> None:
+    """Counts of another folder are not taken from those of a new one, though they are more."""
+    column = "outcome:ok"
+    for n, (folder, number) in enumerate((("a", 5), ("b", 9), ("b", 10))):
+        read = Read("s1", "shard s1", {"get_user": {column: number}}, folder)
+        roll_up(read, now=NOON + n * MINUTE)
+
+    found = EndpointMinute.objects.order_by("minute").values_list("requests", flat=True)
+    assert [5, 9, 1] == list(found)
+
+
+def test_a_shard_that_was_away_for_long_is_compared_with_what_it_told_last(
+    counted: Counted,
+) -> None:
+    """Last totals of known shards are kept however old; those of nobody go."""
+    make_shard("s1")
+    old = NOON - rollups.KEPT - MINUTE
+    for source in ("shard s1", "shard gone"):
+        MeterSource.objects.create(source=source, at=old)
+    roll_up_all(now=NOON)
+
+    found = MeterSource.objects.filter(source__startswith="shard ")
+    assert ["shard s1"] == [each.source for each in found]
+
+
+def test_odd_numbers_of_one_node_stop_no_other(
+    counted: Counted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A node whose numbers cannot be written costs its own minute alone; old minutes still go."""
+    column = "outcome:ok"
+    odd: Any = {"get_user": {column: "many"}}
+    reads = [
+        Read("s1", "shard s1", odd),
+        Read("s2", "shard s2", {"get_user": {column: 3}}),
+    ]
+    monkeypatch.setattr(rollups, "_of_nodes", lambda now: reads)
+    old = NOON - rollups.KEPT - MINUTE
+    EndpointMinute.objects.create(site="front", endpoint="get_user", minute=old)
+    roll_up_all(now=NOON)
+
+    assert ["s2"] == list(EndpointMinute.objects.values_list("site", flat=True))
+    assert not MeterSource.objects.filter(source="shard s1").exists()
+
+
 _NUMBERS = st.dictionaries(st.sampled_from(["a", "b", "c"]), st.integers(0, 50), max_size=3)
 _ROWS = st.dictionaries(st.sampled_from(["x", "y"]), _NUMBERS, max_size=2)
 
