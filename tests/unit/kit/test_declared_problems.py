@@ -16,7 +16,7 @@ from modeldefs.kit.operations import build_api
 from modeldefs.wire.problems import problem_from_wire, problem_kind
 
 
-class SeatTaken(Problem, status=409):
+class ChairTaken(Problem, status=409):
     """The seat is somebody else's."""
 
     until: date
@@ -74,12 +74,12 @@ class Seat(Document):
 
 def test_a_class_says_code_status_title_and_members() -> None:
     """From the author's own words."""
-    refused = SeatTaken(until=date(2026, 12, 1), row=3)
+    refused = ChairTaken(until=date(2026, 12, 1), row=3)
 
     assert HTTPSeatGone.code == "http-seat-gone"
     assert refused.document() == {
-        "type": "/problems/seat-taken",
-        "code": "seat-taken",
+        "type": "/problems/chair-taken",
+        "code": "chair-taken",
         "title": "The seat is somebody else's.",
         "status": 409,
         "detail": "The seat is somebody else's.",
@@ -91,16 +91,16 @@ def test_a_class_says_code_status_title_and_members() -> None:
         "price": None,
         "row": 3,
     }
-    assert SeatTaken("Row 3 is full.", until=date(2026, 12, 1), row=3).detail == "Row 3 is full."
-    assert problem_kind("seat-taken") is SeatTaken
+    assert ChairTaken("Row 3 is full.", until=date(2026, 12, 1), row=3).detail == "Row 3 is full."
+    assert problem_kind("chair-taken") is ChairTaken
 
 
 def test_it_crosses_the_wire_whole() -> None:
     """What a node refused, the dispatcher tells."""
-    sent = SeatTaken("Full.", until=date(2026, 12, 1), price=Decimal("1.50"), row=3)
+    sent = ChairTaken("Full.", until=date(2026, 12, 1), price=Decimal("1.50"), row=3)
     came = problem_from_wire(sent.to_wire())
 
-    assert type(came) is SeatTaken
+    assert type(came) is ChairTaken
     assert came.document() == sent.document()
 
 
@@ -117,7 +117,7 @@ def test_it_crosses_the_wire_whole() -> None:
 def test_other_members_are_refused(members: dict[str, Any]) -> None:
     """Missing, unknown, of another type, beyond what JSON numbers keep."""
     with pytest.raises(TypeError, match="of the problem"):
-        SeatTaken(**members)
+        ChairTaken(**members)
 
 
 @pytest.mark.parametrize(
@@ -145,12 +145,12 @@ def test_right_ones_are_not_refused() -> None:
     """Also when several endpoints share one."""
     seen: dict[str, Any] = {}
     for _ in range(2):
-        assert [*problem_errors([SeatTaken, HTTPSeatGone], Seat, seen)] == []
+        assert [*problem_errors([ChairTaken, HTTPSeatGone], Seat, seen)] == []
 
 
 def test_schemas_of_members() -> None:
     """As they are told."""
-    assert member_schemas(SeatTaken) == {
+    assert member_schemas(ChairTaken) == {
         "until": {"type": "string", "format": "date"},
         "price": {"anyOf": [{"type": "string", "format": "decimal"}, {"type": "null"}]},
         "row": {"type": "integer", "minimum": -(2**53) + 1, "maximum": 2**53 - 1},
@@ -160,7 +160,7 @@ def test_schemas_of_members() -> None:
 def test_openapi_names_them() -> None:
     """One status with several refusals is a choice between their shapes."""
 
-    @mutation(problems=[SeatTaken, HTTPSeatGone])
+    @mutation(problems=[ChairTaken, HTTPSeatGone])
     def take_seat(*, id: int) -> Seat:
         """Take a seat."""
         return Seat.objects.create(id=id, row=1)
@@ -175,7 +175,7 @@ def test_openapi_names_them() -> None:
         return responses[status]["content"]["application/problem+json"]["schema"]
 
     own, ours = schema(409)["oneOf"]
-    assert own["allOf"][1]["properties"]["type"] == {"const": "/problems/seat-taken"}
+    assert own["allOf"][1]["properties"]["type"] == {"const": "/problems/chair-taken"}
     assert own["allOf"][1]["required"] == ["type", "code", "until", "price", "row"]
     assert ours["allOf"][1] == {"properties": {"code": {"enum": ["conflict", "in-flight"]}}}
     assert schema(410)["allOf"][1]["title"] == "HTTPSeatGone"
