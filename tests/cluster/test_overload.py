@@ -249,8 +249,8 @@ def test_a_trace_goes_through_and_time_is_told_to_who_asks(small: Cluster) -> No
 def test_minutes_are_written_down_for_fronts_and_nodes(small: Cluster) -> None:
     """Without anyone asking, the registry has the minute's requests of the front, and of the nodes
     the same endpoint's calls with their rows."""
-    for _ in range(10):
-        assert small.get("/get_user", id="700002").status_code == 200
+    for each in range(700_000, 700_012):  # of both shards
+        assert small.get("/get_user", id=str(each)).status_code == 200
 
     def minutes() -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = json.loads(
