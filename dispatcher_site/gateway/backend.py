@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dispatcher_site.gateway.deadlines import Deadlines
 from dispatcher_site.gateway.legs import legs_of
 from dispatcher_site.gateway.many import Many
+from dispatcher_site.gateway.roads import Roads
 from dispatcher_site.gateway.routing_state import RoutingKeeper
 from dispatcher_site.gateway.scatter import Scatter
 from dispatcher_site.gateway.shard_parts import ShardParts
@@ -23,57 +24,31 @@ class ShardsBackend:
     """Asks the shards over their streams."""
 
     def __init__(self, *, keeper: RoutingKeeper, streams: Streams) -> None:
-        self._keeper = keeper
-        self._streams = streams
-        self._loop = asyncio.get_running_loop()
-        self._deadlines = Deadlines()
+        loop = asyncio.get_running_loop()
+        self._roads = Roads(keeper, streams, Deadlines(), loop)
         self._exports = Exports()
 
     def submit(self, ask: Ask, done: Done) -> Callable[[], None] | None:
         """Ask the shards and call ``done`` once."""
+        roads = self._roads
         if ask.is_export:
-            parts = ShardParts(ask, keeper=self._keeper, streams=self._streams, loop=self._loop)
-            return self._exports.begin(ask, parts, done)
+            return self._exports.begin(ask, ShardParts(ask, roads), done)
         key = ask.shard_key()
+        work: SingleShard | Many | Scatter
         if key is not None:
-            single = SingleShard(
-                ask,
-                key,
-                done,
-                keeper=self._keeper,
-                streams=self._streams,
-                deadlines=self._deadlines,
-                loop=self._loop,
-            )
-            single.begin()
-            return single.give_up
-        if ask.plan is None:
-            many = Many(
-                ask,
-                done,
-                keeper=self._keeper,
-                streams=self._streams,
-                deadlines=self._deadlines,
-                loop=self._loop,
-            )
-            many.begin()
-            return many.give_up
-        scatter = Scatter(
-            ask,
-            done,
-            keeper=self._keeper,
-            streams=self._streams,
-            deadlines=self._deadlines,
-            loop=self._loop,
-        )
-        scatter.begin()
-        return scatter.give_up
+            work = SingleShard(ask, key, done, roads)
+        elif ask.plan is None:
+            work = Many(ask, done, roads)
+        else:
+            work = Scatter(ask, done, roads)
+        work.begin()
+        return work.give_up
 
     def cost(self, ask: Ask) -> int:
         """Return how many shards the ask goes to by the current map; of a batch its items."""
-        shard_map = self._keeper.state.shard_map
+        shard_map = self._roads.keeper.state.shard_map
         if shard_map is None or ask.shard_key() is not None:
             return 1
         if ask.plan is None:
             return len(ask.item_keys())
-        return len(legs_of(ask, shard_map, self._streams))
+        return len(legs_of(ask, shard_map, self._roads.streams))

@@ -14,15 +14,12 @@ is called unwritten unless their shard looked under that key.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Callable, Iterable
 from functools import partial
 
-from dispatcher_site.gateway.deadlines import Deadlines
 from dispatcher_site.gateway.refusals import MOVED, problem_of, untrusted
-from dispatcher_site.gateway.routing_state import RoutingKeeper
-from dispatcher_site.gateway.streams import Streams
+from dispatcher_site.gateway.roads import Roads
 from dispatcher_site.gateway.tries import HOP_MS, TRIES_MAX, Done, final, try_later
 from dispatcher_site.routing.grouping import Group, group_items
 from modeldefs.kit.asks import Ask, Outcome, Written
@@ -58,24 +55,19 @@ class Many:
     """One batch under way."""
 
     __slots__ = (
-        "_ask", "_deadlines", "_done", "_is_keyed", "_keeper", "_legs", "_loop", "_moved",
-        "_parts", "_streams", "deadline", "is_over",
+        "_ask", "_done", "_is_keyed", "_legs", "_moved", "_parts", "_roads", "deadline", "is_over",
     )  # fmt: skip
 
     def __init__(
         self,
         ask: Ask,
         done: Done,
-        *,
-        keeper: RoutingKeeper,
-        streams: Streams,
-        deadlines: Deadlines,
-        loop: asyncio.AbstractEventLoop,
+        roads: Roads,
     ) -> None:
         self._ask, self._done = ask, done
         self._is_keyed = ask.idempotency_key != ""  # by the client, who may be repeating
-        self._keeper, self._streams, self._deadlines, self._loop = keeper, streams, deadlines, loop
-        self.deadline = loop.time() + ask.timeout_ms / 1_000
+        self._roads = roads
+        self.deadline = roads.loop.time() + ask.timeout_ms / 1_000
         self.is_over = False
         self._legs: list[_Leg] = []  # that are not answered yet
         self._moved: list[int] = []  # items that wait for a newer map
@@ -83,12 +75,12 @@ class Many:
 
     def begin(self) -> None:
         """Send every item to whom the current map says owns it."""
-        self._deadlines.watch(self)
+        self._roads.deadlines.watch(self)
         self._start(range(len(self._ask.item_keys())), was_moved=False)
         self._settle()
 
     def _start(self, places: Iterable[int], *, was_moved: bool) -> None:
-        shard_map = self._keeper.state.shard_map
+        shard_map = self._roads.keeper.state.shard_map
         if shard_map is None:
             problem = ShardUnavailable("the cluster has no shard map yet")
             self._unsent(list(places), problem)
@@ -107,13 +99,13 @@ class Many:
     def _send(self, leg: _Leg) -> None:
         leg.tries += 1
         shard = leg.group.shard
-        client = self._streams.client(shard)
+        client = self._roads.streams.client(shard)
         if client is None:
-            self._refused(leg, problem_of(self._streams, shard, 0, b"refused"))
+            self._refused(leg, problem_of(self._roads.streams, shard, 0, b"refused"))
             return
         if self._ask.trace is not None:
             self._ask.trace.sent(shard)
-        left_ms = int((self.deadline - self._loop.time()) * 1_000) - HOP_MS
+        left_ms = int((self.deadline - self._roads.loop.time()) * 1_000) - HOP_MS
         leg.request_id = client.send(
             endpoint=self._ask.served.endpoint.number,
             flags=0,
@@ -140,8 +132,8 @@ class Many:
                 self._refused(leg, untrusted(shard))
             self._settle()
             return
-        problem = problem_of(self._streams, shard, status, body)
-        in_time = self._loop.time() < self.deadline
+        problem = problem_of(self._roads.streams, shard, status, body)
+        in_time = self._roads.loop.time() < self.deadline
         if problem.code in MOVED and in_time and not (leg.was_moved or leg.was_lost):
             self._legs.remove(leg)
             self._moved += leg.group.places
@@ -155,14 +147,7 @@ class Many:
         self._settle()
 
     def _later(self, problem: Problem, shard: str, again: Callable[[], None]) -> None:
-        try_later(
-            problem,
-            again,
-            keeper=self._keeper,
-            loop=self._loop,
-            deadline=self.deadline,
-            is_open=lambda: self._streams.is_open(shard),
-        )
+        try_later(problem, again, self._roads, shards=[shard], deadline=self.deadline)
 
     def _again(self, leg: _Leg) -> None:
         if not self.is_over:
@@ -226,7 +211,7 @@ class Many:
         self._settle()
 
     def _forget(self, leg: _Leg) -> None:
-        client = self._streams.client(leg.group.shard)
+        client = self._roads.streams.client(leg.group.shard)
         if client is not None and leg.request_id != NO_REQUEST:
             client.forget(leg.request_id)
 

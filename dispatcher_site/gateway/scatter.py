@@ -8,14 +8,12 @@ Writes go to one shard, by ``single``.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Iterable, Sequence
 from operator import attrgetter
 
 import msgspec
 
-from dispatcher_site.gateway.deadlines import Deadlines
 from dispatcher_site.gateway.legs import body_of, legs_of, portions_of
 from dispatcher_site.gateway.refusals import (
     ABSENT,
@@ -24,8 +22,7 @@ from dispatcher_site.gateway.refusals import (
     problem_of,
     untrusted,
 )
-from dispatcher_site.gateway.routing_state import RoutingKeeper
-from dispatcher_site.gateway.streams import Streams
+from dispatcher_site.gateway.roads import Roads
 from dispatcher_site.gateway.tries import HOP_MS, TRIES_MAX, Done, can_help, final, try_later
 from dispatcher_site.routing.planner import Leg
 from dispatcher_site.routing.shard_map import ShardMap
@@ -53,21 +50,18 @@ class Scatter:
 
     __slots__ = (
         "_ask",
-        "_deadlines",
         "_done",
         "_faults",
         "_is_page",
         "_is_partly",
         "_is_whole",
-        "_keeper",
         "_left",
         "_legs",
-        "_loop",
         "_map",
         "_parts",
         "_portions",
         "_requests",
-        "_streams",
+        "_roads",
         "_tries",
         "deadline",
         "is_over",
@@ -77,17 +71,13 @@ class Scatter:
         self,
         ask: Ask,
         done: Done,
-        *,
-        keeper: RoutingKeeper,
-        streams: Streams,
-        deadlines: Deadlines,
-        loop: asyncio.AbstractEventLoop,
+        roads: Roads,
     ) -> None:
         self._ask = ask
         self._done = done
         self.is_over = False
-        self._keeper, self._streams, self._deadlines, self._loop = keeper, streams, deadlines, loop
-        self.deadline = loop.time() + ask.timeout_ms / 1_000
+        self._roads = roads
+        self.deadline = roads.loop.time() + ask.timeout_ms / 1_000
         self._tries = 0
         self._map: ShardMap | None = None
         self._legs: Sequence[Leg] = ()
@@ -102,15 +92,15 @@ class Scatter:
 
     def begin(self) -> None:
         """Plan with the current map and send every leg."""
-        shard_map = self._keeper.state.shard_map
+        shard_map = self._roads.keeper.state.shard_map
         if shard_map is None:
             self._finish(ShardUnavailable("the cluster has no shard map yet"))
             return
         self._tries += 1
         if self._tries == 1:
-            self._deadlines.watch(self)
+            self._roads.deadlines.watch(self)
         self._map = shard_map
-        self._legs = legs_of(self._ask, shard_map, self._streams)
+        self._legs = legs_of(self._ask, shard_map, self._roads.streams)
         if self._ask.lagging:
             self._legs, self._portions = portions_of(self._ask, self._legs, shard_map)
         self._parts = [None] * len(self._legs)
@@ -145,12 +135,12 @@ class Scatter:
             self._send(place, leg, flags, own)
 
     def _send(self, place: int, leg: Leg, flags: int, body: bytes) -> None:
-        client = self._streams.client(leg.shard)
+        client = self._roads.streams.client(leg.shard)
         if client is None:
-            self._loop.call_soon(self._on_part, place, leg.shard, 0, b"refused", self._tries)
+            self._roads.loop.call_soon(self._on_part, place, leg.shard, 0, b"refused", self._tries)
             return
         attempt = self._tries
-        left_ms = int((self.deadline - self._loop.time()) * 1_000) - HOP_MS
+        left_ms = int((self.deadline - self._roads.loop.time()) * 1_000) - HOP_MS
         if self._ask.trace is not None:
             self._ask.trace.sent(leg.shard)
         request_id = client.send(
@@ -175,20 +165,14 @@ class Scatter:
             self._parts[place] = body
             self._end_leg()
             return
-        problem = problem_of(self._streams, shard, status, body)
-        can_repeat = self._tries < TRIES_MAX and self._loop.time() < self.deadline
+        problem = problem_of(self._roads.streams, shard, status, body)
+        can_repeat = self._tries < TRIES_MAX and self._roads.loop.time() < self.deadline
         if can_repeat and can_help(problem):
             # Whatever this one still brings, another shard's end above all, is of no use any more.
             self._forget_others()
             self._tries += 1
-            try_later(
-                problem,
-                self._again,
-                keeper=self._keeper,
-                loop=self._loop,
-                deadline=self.deadline,
-                is_open=lambda: all(self._streams.is_open(leg.shard) for leg in self._legs),
-            )
+            shards = [leg.shard for leg in self._legs]
+            try_later(problem, self._again, self._roads, shards=shards, deadline=self.deadline)
             return
         problem = final(problem, shard)
         if self._ask.prefers.partial and problem.code in ABSENT:
@@ -203,7 +187,7 @@ class Scatter:
             self._merge()
 
     def _took_ms(self) -> float:
-        return (self._loop.time() - self.deadline) * 1_000 + self._ask.timeout_ms
+        return (self._roads.loop.time() - self.deadline) * 1_000 + self._ask.timeout_ms
 
     def _again(self) -> None:
         if not self.is_over:
@@ -303,7 +287,7 @@ class Scatter:
 
     def _forget_others(self) -> None:
         for shard, request_id in self._requests:
-            client = self._streams.client(shard)
+            client = self._roads.streams.client(shard)
             if client is not None:
                 client.forget(request_id)
         self._requests = []

@@ -7,7 +7,6 @@ would lack rows that moved between them.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -15,8 +14,7 @@ import msgspec
 
 from dispatcher_site.gateway.legs import body_of, legs_of
 from dispatcher_site.gateway.refusals import problem_of, untrusted
-from dispatcher_site.gateway.routing_state import RoutingKeeper
-from dispatcher_site.gateway.streams import Streams
+from dispatcher_site.gateway.roads import Roads
 from dispatcher_site.gateway.tries import HOP_MS, can_help, final, try_later
 from dispatcher_site.routing.planner import Leg
 from modeldefs.kit.asks import Ask, Shards
@@ -36,13 +34,10 @@ class ShardParts:
     def __init__(
         self,
         ask: Ask,
-        *,
-        keeper: RoutingKeeper,
-        streams: Streams,
-        loop: asyncio.AbstractEventLoop,
+        roads: Roads,
     ) -> None:
         self._ask = ask
-        self._keeper, self._streams, self._loop = keeper, streams, loop
+        self._roads = roads
         self._legs: Sequence[Leg] = ()
         self._requests: dict[int, tuple[StreamClient, int]] = {}  # by place, of those under way
         self._plans = 0
@@ -59,11 +54,11 @@ class ShardParts:
 
     def plan(self) -> int:
         """Plan with the current map."""
-        shard_map = self._keeper.state.shard_map
+        shard_map = self._roads.keeper.state.shard_map
         if shard_map is None:
             raise ShardUnavailable("the cluster has no shard map yet")
         self._plans += 1
-        self._legs = legs_of(self._ask, shard_map, self._streams)
+        self._legs = legs_of(self._ask, shard_map, self._roads.streams)
         return len(self._legs)
 
     def ask(self, wanted: Wanted, timeout_ms: int, on_part: OnPart) -> None:
@@ -71,9 +66,9 @@ class ShardParts:
         place = wanted.place
         leg = self._legs[place]
         done = partial(self._on_answer, self._plans, place, leg.shard, on_part)
-        client = self._streams.client(leg.shard)
+        client = self._roads.streams.client(leg.shard)
         if client is None:
-            self._loop.call_soon(done, 0, b"refused")
+            self._roads.loop.call_soon(done, 0, b"refused")
             return
         after = None if wanted.after is None else list(wanted.after)
         request_id = client.send(
@@ -98,17 +93,16 @@ class ShardParts:
     def mend(self, problem: Problem, again: Callable[[], None]) -> bool:
         """Try again after what a moment or a new map can mend."""
         if isinstance(problem, Overloaded):
-            self._loop.call_later(OVERLOAD_WAIT_S, again)
+            self._roads.loop.call_later(OVERLOAD_WAIT_S, again)
             return True
         if not can_help(problem):
             return False
         try_later(
             problem,
             again,
-            keeper=self._keeper,
-            loop=self._loop,
-            deadline=self._loop.time() + self._ask.timeout_ms / 1_000,
-            is_open=lambda: all(self._streams.is_open(leg.shard) for leg in self._legs),
+            self._roads,
+            shards=[leg.shard for leg in self._legs],
+            deadline=self._roads.loop.time() + self._ask.timeout_ms / 1_000,
         )
         return True
 
@@ -123,7 +117,7 @@ class ShardParts:
             return
         self._requests.pop(place, None)
         if status != calls.WHOLE:
-            on_part(place, problem_of(self._streams, shard, status, body))
+            on_part(place, problem_of(self._roads.streams, shard, status, body))
             return
         try:
             part = calls.decode_page(body)

@@ -9,15 +9,12 @@ Invariant: a problem that calls itself retryable promises that trying again does
 
 from __future__ import annotations
 
-import asyncio
 import logging
 
 import msgspec
 
-from dispatcher_site.gateway.deadlines import Deadlines
 from dispatcher_site.gateway.refusals import problem_of, untrusted
-from dispatcher_site.gateway.routing_state import RoutingKeeper
-from dispatcher_site.gateway.streams import Streams
+from dispatcher_site.gateway.roads import Roads
 from dispatcher_site.gateway.tries import HOP_MS, TRIES_MAX, Done, can_help, final, try_later
 from modeldefs.kit.answers import groups_outcome, page_outcome
 from modeldefs.kit.asks import ONE_SHARD, Ask, Outcome, PageOutcome, Written
@@ -43,15 +40,12 @@ class SingleShard:
     __slots__ = (
         "_ask",
         "_body",
-        "_deadlines",
         "_done",
         "_is_page",
-        "_keeper",
         "_key",
-        "_loop",
         "_request_id",
+        "_roads",
         "_shard",
-        "_streams",
         "_tries",
         "_was_lost",
         "deadline",
@@ -63,18 +57,14 @@ class SingleShard:
         ask: Ask,
         key: str,
         done: Done,
-        *,
-        keeper: RoutingKeeper,
-        streams: Streams,
-        deadlines: Deadlines,
-        loop: asyncio.AbstractEventLoop,
+        roads: Roads,
     ) -> None:
         self._ask, self._key = ask, key
         self._done = done
         self.is_over = False
         self._is_page = ask.plan is not None and ask.plan.groups is None
-        self._keeper, self._streams, self._deadlines, self._loop = keeper, streams, deadlines, loop
-        self.deadline = loop.time() + ask.timeout_ms / 1_000
+        self._roads = roads
+        self.deadline = roads.loop.time() + ask.timeout_ms / 1_000
         self._tries = 0
         self._was_lost = False  # a try's connection broke: it may have been done
         self._shard = ""
@@ -84,7 +74,7 @@ class SingleShard:
     def begin(self) -> None:
         """Send the call to whom the current map says owns the key."""
         ask = self._ask
-        shard_map = self._keeper.state.shard_map
+        shard_map = self._roads.keeper.state.shard_map
         if shard_map is None:
             self._finish(ShardUnavailable("the cluster has no shard map yet"))
             return
@@ -92,18 +82,18 @@ class SingleShard:
         bucket = bucket_of(self._key)
         shard, epoch = shard_map.owner_at(bucket)
         self._shard = shard
-        client = self._streams.client(shard)
+        client = self._roads.streams.client(shard)
         if client is None:
-            self._finish(self._told(problem_of(self._streams, shard, 0, b"refused")))
+            self._finish(self._told(problem_of(self._roads.streams, shard, 0, b"refused")))
             return
         if not self._body:
             self._body = calls.encode(ask.call(is_hop=True))
         # The first try has all of the time; asking the clock again would only cost.
         left_ms = ask.timeout_ms
         if self._tries == 1:
-            self._deadlines.watch(self)
+            self._roads.deadlines.watch(self)
         else:
-            left_ms = int((self.deadline - self._loop.time()) * 1_000)
+            left_ms = int((self.deadline - self._roads.loop.time()) * 1_000)
         if ask.trace is not None:
             ask.trace.sent(shard)
         self._request_id = client.send(
@@ -129,17 +119,12 @@ class SingleShard:
         if status in (calls.WHOLE, calls.MORE, calls.REPLAYED):
             self._finish(self._outcome(status, body))
             return
-        problem = problem_of(self._streams, self._shard, status, body)
-        can_repeat = self._tries < TRIES_MAX and self._loop.time() < self.deadline
+        problem = problem_of(self._roads.streams, self._shard, status, body)
+        can_repeat = self._tries < TRIES_MAX and self._roads.loop.time() < self.deadline
         if can_repeat and can_help(problem):
             self._was_lost = self._was_lost or problem.code == ShardReset.code
             try_later(
-                problem,
-                self._again,
-                keeper=self._keeper,
-                loop=self._loop,
-                deadline=self.deadline,
-                is_open=lambda: self._streams.is_open(self._shard),
+                problem, self._again, self._roads, shards=[self._shard], deadline=self.deadline
             )
             return
         self._finish(self._told(final(problem, self._shard)))
@@ -195,7 +180,7 @@ class SingleShard:
             self._done(outcome)
 
     def _forget(self) -> None:
-        client = self._streams.client(self._shard)
+        client = self._roads.streams.client(self._shard)
         if client is not None and self._request_id != NO_REQUEST:
             client.forget(self._request_id)
 

@@ -7,11 +7,10 @@ Neither is tried again after the deadline, nor more than ``TRIES_MAX`` times.
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from dispatcher_site.gateway.refusals import MOVED, unsettled
-from dispatcher_site.gateway.routing_state import RoutingKeeper
+from dispatcher_site.gateway.roads import Roads
 from modeldefs.kit.asks import Outcome
 from modeldefs.wire.problems import Problem
 
@@ -30,30 +29,30 @@ def can_help(problem: Problem) -> bool:
 def try_later(
     problem: Problem,
     again: Callable[[], None],
+    roads: Roads,
     *,
-    keeper: RoutingKeeper,
-    loop: asyncio.AbstractEventLoop,
+    shards: Sequence[str],
     deadline: float,
-    is_open: Callable[[], bool],
 ) -> None:
     """Call ``again`` when what the problem is about may have been mended.
 
     Args:
         problem: Why the last try failed.
         again: Begins the next one, unless the ask has ended meanwhile.
-        keeper: Knows the map.
-        loop: Whose time the deadline is in.
-        deadline: When the ask ends.
-        is_open: Would every call of the next try leave now?
+        roads: To the shards.
+        shards: That the next try goes to.
+        deadline: When the ask ends, in the loop's time.
     """
     if problem.code in MOVED:
-        keeper.refresh_soon().add_done_callback(lambda _: again())
+        roads.keeper.refresh_soon().add_done_callback(lambda _: again())
         return
+    loop = roads.loop
     now = loop.time()
     reopen_by = now + (deadline - now) * REOPEN_SHARE
 
     def look() -> None:
-        if is_open() or loop.time() >= reopen_by:
+        is_open = all(roads.streams.is_open(shard) for shard in shards)
+        if is_open or loop.time() >= reopen_by:
             again()
         else:
             loop.call_later(HOP_MS / 1_000, look)

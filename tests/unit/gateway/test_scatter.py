@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from dispatcher_site.gateway.deadlines import Deadlines
+from dispatcher_site.gateway.roads import Roads
 from dispatcher_site.gateway.scatter import Scatter
 from dispatcher_site.routing.shard_map import ShardMap
 from modeldefs import Page, aggregate, count, query
@@ -113,10 +114,9 @@ def outcome_of(loop: asyncio.Runner, ask: Ask, *shards: Shard | None) -> Outcome
             client=by_name.get, state_of=lambda shard: "quarantined", is_open=lambda shard: True
         )
         keeper: Any = SimpleNamespace(state=SimpleNamespace(shard_map=MAP))
-        Scatter(
-            ask, ended.set_result, keeper=keeper, streams=streams,
-            deadlines=Deadlines(interval_s=0.001), loop=asyncio.get_running_loop(),
-        ).begin()  # fmt: skip
+        deadlines = Deadlines(interval_s=0.001)
+        roads = Roads(keeper, streams, deadlines, asyncio.get_running_loop())
+        Scatter(ask, ended.set_result, roads).begin()
         return await asyncio.wait_for(ended, PATIENCE_S)
 
     return loop.run(run())
