@@ -9,7 +9,6 @@ Invariant: where the short way gives an answer, the long way gives the same one.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,8 +16,8 @@ import msgspec
 
 from modeldefs.kit.json_bodies import BODY_BRACKETS_MAX, Members, parsed_body
 from modeldefs.kit.many import ITEMS_MAX, ManyEndpoint
-from modeldefs.kit.parameters import BadValue, NumberToken
-from modeldefs.kit.quick_requests import QuickRequest, leaf_reader, not_finite
+from modeldefs.kit.parameters import BadValue
+from modeldefs.kit.quick_requests import QuickRequest, leaf_reader, pairs_of
 from modeldefs.kit.request_headers import JSON_TYPE
 from modeldefs.kit.requests import ReadRequest, RequestReader, media_type, summary
 from modeldefs.wire.problems import InputError, InvalidRequest, UnsupportedMediaType
@@ -29,12 +28,6 @@ ITEMS = "items"
 _ABSENT: Any = object()
 # Knows neither doubled members nor how a number was written; both are looked at beside it.
 _read_flat = msgspec.json.Decoder(dict[str, list[dict[str, str | int | bool | None]]]).decode
-_read_json = json.JSONDecoder(
-    object_pairs_hook=list,
-    parse_int=NumberToken,
-    parse_float=NumberToken,
-    parse_constant=not_finite,
-).decode
 
 
 @dataclass(slots=True)
@@ -178,10 +171,7 @@ class QuickMany:
         return QuickRequest(values, self._mask, 0)
 
     def _read_pairs(self, body: bytes) -> QuickRequest | None:
-        try:
-            document = _read_json(body.decode())
-        except (ValueError, RecursionError):
-            return None
+        document = pairs_of(body)
         # Members are tuples, elements are not: so an object is told from an array.
         if type(document) is not list or len(document) != 1 or type(document[0]) is not tuple:
             return None

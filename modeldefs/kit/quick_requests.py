@@ -26,8 +26,7 @@ from modeldefs.kit.requests import RequestReader
 LIMIT_DIGITS_MAX = 6
 
 
-def not_finite(token: str) -> NoReturn:
-    """Refuse NaN and infinities, which are no JSON."""
+def _not_finite(token: str) -> NoReturn:
     raise ValueError(token)
 
 
@@ -36,8 +35,16 @@ _read_json = json.JSONDecoder(
     object_pairs_hook=list,
     parse_int=NumberToken,
     parse_float=NumberToken,
-    parse_constant=not_finite,
+    parse_constant=_not_finite,
 ).decode
+
+
+def pairs_of(body: bytes) -> Any:
+    """Return a JSON text with objects as lists of pairs, numbers as tokens; None if it is none."""
+    try:
+        return _read_json(body.decode())
+    except (ValueError, RecursionError):
+        return None
 
 
 # Knows neither doubled members nor how a number was written; both are looked at beside it.
@@ -146,9 +153,8 @@ class QuickRequests:
         return self._whole(values, mask, self._limit)
 
     def _read_pairs(self, body: bytes) -> QuickRequest | None:
-        try:
-            pairs = _read_json(body.decode())
-        except (ValueError, RecursionError):
+        pairs = pairs_of(body)
+        if pairs is None:
             return None
         values: dict[str, Any] = {}
         mask = 0

@@ -177,6 +177,27 @@ def _locked(kid: str) -> ApiKey:
         raise NotFound(f"There is no key {kid!r}.") from None
 
 
+def _changed(
+    action: str,
+    *,
+    actor: Actor,
+    kid: str,
+    before: dict[str, object],
+    after: ApiKey,
+    reason: str,
+) -> None:
+    """Write down a change of a key, and have every site read the keys anew."""
+    audit.record(
+        actor=actor,
+        action=action,
+        target=kid,
+        before=before,
+        after=_facts(after),
+        reason=reason,
+    )
+    raise_keyring()
+
+
 @transaction.atomic
 def rotate_key(
     *, actor: Actor, kid: str, overlap: timedelta = OVERLAP_DEFAULT, reason: str = ""
@@ -208,15 +229,7 @@ def rotate_key(
     end = now + overlap
     old.expires_at = min(old.expires_at, end) if old.expires_at else end
     old.save(update_fields=["expires_at"])
-    audit.record(
-        actor=actor,
-        action="key.rotate",
-        target=kid,
-        before=before,
-        after=_facts(created.key),
-        reason=reason,
-    )
-    raise_keyring()
+    _changed("key.rotate", actor=actor, kid=kid, before=before, after=created.key, reason=reason)
     return created
 
 
@@ -237,15 +250,7 @@ def limit_key(*, actor: Actor, kid: str, limits: Limits, reason: str = "") -> Ap
     for name, value in asdict(limits).items():
         setattr(key, name, value)
     key.save(update_fields=list(asdict(limits)))
-    audit.record(
-        actor=actor,
-        action="key.limit",
-        target=kid,
-        before=before,
-        after=_facts(key),
-        reason=reason,
-    )
-    raise_keyring()
+    _changed("key.limit", actor=actor, kid=kid, before=before, after=key, reason=reason)
     return key
 
 
@@ -262,15 +267,7 @@ def revoke_key(*, actor: Actor, kid: str, reason: str = "") -> ApiKey:
     before = _facts(key)
     key.revoked_at = timezone.now()
     key.save(update_fields=["revoked_at"])
-    audit.record(
-        actor=actor,
-        action="key.revoke",
-        target=kid,
-        before=before,
-        after=_facts(key),
-        reason=reason,
-    )
-    raise_keyring()
+    _changed("key.revoke", actor=actor, kid=kid, before=before, after=key, reason=reason)
     return key
 
 
