@@ -8,14 +8,13 @@ from typing import Any
 import pytest
 from django.db import models
 
-from engine.databases import PostgresServer
 from modeldefs import Document, Problem, mutation
 from modeldefs.kit.many import ManyEndpoint
 from modeldefs.wire.calls import Replayed
 from modeldefs.wire.problems import Conflict, IdempotencyKeyReused, ShardUnavailable
 from modeldefs.wire.problems import Problem as AnyProblem
-from tests.shard.served import default_in_new_threads, served_shard
-from tests.shard.writing import WritingNode, catalog_of, writing_node
+from tests.shard.served import ServedShard, default_in_new_threads
+from tests.shard.writing import WritingNode, catalog_of, keys, writing_node
 
 
 class Overdrawn(Problem, status=409, constraint="wallet_never_overdrawn"):
@@ -80,16 +79,9 @@ ENDPOINTS: list[Any] = [*SINGLES, ManyEndpoint(SINGLES[0])]
 
 
 @pytest.fixture(scope="module")
-def node(
-    postgres_server: PostgresServer,
-    tmp_path_factory: pytest.TempPathFactory,
-    django_db_blocker: Any,
-) -> Iterator[WritingNode]:
-    """Return a worker that writes to a shard of its own, Python included."""
-    folder = tmp_path_factory.mktemp("declared")
+def node(shard: ServedShard) -> Iterator[WritingNode]:
+    """Return a worker that writes to it, Python included."""
     with (
-        django_db_blocker.unblock(),
-        served_shard(postgres_server, folder, MODELS) as shard,
         default_in_new_threads(shard),
         writing_node(shard, catalog_of(ENDPOINTS, MODELS)) as found,
     ):
@@ -109,11 +101,6 @@ def empty(node: WritingNode) -> None:
 def held(node: WritingNode) -> list[tuple[int, int]]:
     """Return every wallet and what it holds."""
     return node.sql("SELECT id, held FROM definitions_declared_wallet ORDER BY id")
-
-
-def keys(node: WritingNode) -> int:
-    """Return how many keys are remembered."""
-    return int(node.sql("SELECT count(*) FROM sp_idempotency")[0][0])
 
 
 def test_one_is_a_statement_and_one_is_python(node: WritingNode) -> None:

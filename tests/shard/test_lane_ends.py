@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 import uuid
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 import pytest
@@ -18,15 +18,6 @@ from shardnode.runtime.lanes import Lane, LaneLimits
 from tests.shard.test_lanes import LIMITS, PATIENCE_S, Answer, execute, pid_of, ready, send
 
 SLEEPING = "SELECT pid FROM pg_stat_activity WHERE pid = %s AND wait_event = 'PgSleep'"
-
-
-@pytest.fixture(scope="module")
-def dsn(postgres_server: PostgresServer) -> Iterator[str]:
-    """Return the address of a database of this module's own."""
-    name = f"lane_ends_{uuid.uuid4().hex[:12]}"
-    postgres_server.ensure_database(name)
-    yield postgres_server.dsn(name)
-    postgres_server.drop_database(name)
 
 
 def on_lane(

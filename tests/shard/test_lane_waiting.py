@@ -3,28 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import uuid
-from collections.abc import Iterator
 from typing import Any
 
-import pytest
 import uvloop
 
-from engine.databases import PostgresServer
 from shardnode.runtime.lane_pool import LanePool
 from shardnode.runtime.lane_statements import LANE_COLUMNS
 from shardnode.runtime.lanes import Lane, LaneError, LaneLimits
 
 PATIENCE_S = 20.0
-
-
-@pytest.fixture(scope="module")
-def dsn(postgres_server: PostgresServer) -> Iterator[str]:
-    """Return the address of a database of this module's own."""
-    name = f"waiting_{uuid.uuid4().hex[:12]}"
-    postgres_server.ensure_database(name)
-    yield postgres_server.dsn(name)
-    postgres_server.drop_database(name)
 
 
 class Calls:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import psycopg
 import pytest
 import uvloop
 
-from engine.databases import PostgresServer
 from shardnode.runtime.lane_pool import LanePool
 from shardnode.runtime.lanes import Lane, LaneError, LaneLimits
 
@@ -24,15 +23,6 @@ LIMITS = LaneLimits(
 )
 PATIENCE_S = 20.0
 SLOW = "SELECT pg_sleep(30)"
-
-
-@pytest.fixture(scope="module")
-def dsn(postgres_server: PostgresServer) -> Iterator[str]:
-    """Return the address of a database of this module's own."""
-    name = f"lanes_{uuid.uuid4().hex[:12]}"
-    postgres_server.ensure_database(name)
-    yield postgres_server.dsn(name)
-    postgres_server.drop_database(name)
 
 
 class Answer:

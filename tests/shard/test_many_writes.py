@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,14 +13,12 @@ from django.db import models
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.databases import PostgresServer
 from modeldefs import Document, mutation
 from modeldefs.kit.buckets import bucket_of
 from modeldefs.kit.many import ManyEndpoint
 from modeldefs.wire.calls import Replayed
 from modeldefs.wire.problems import Problem
-from tests.shard.served import ServedShard, served_shard
-from tests.shard.writing import WritingNode, catalog_of, writing_node
+from tests.shard.writing import WritingNode, code, keys
 
 
 class Box(Document):
@@ -86,27 +83,6 @@ SINGLES: list[Any] = [put_box, sort_box, grow_leaf]
 ENDPOINTS: list[Any] = [*SINGLES, *(ManyEndpoint(single) for single in SINGLES)]
 
 
-@pytest.fixture(scope="module")
-def shard(
-    postgres_server: PostgresServer,
-    tmp_path_factory: pytest.TempPathFactory,
-    django_db_blocker: Any,
-) -> Iterator[ServedShard]:
-    """Return a shard that owns every bucket at epoch 0."""
-    with (
-        django_db_blocker.unblock(),
-        served_shard(postgres_server, tmp_path_factory.mktemp("served"), MODELS) as found,
-    ):
-        yield found
-
-
-@pytest.fixture(scope="module")
-def node(shard: ServedShard) -> Iterator[WritingNode]:
-    """Return a worker that writes to it."""
-    with writing_node(shard, catalog_of(ENDPOINTS, MODELS)) as found:
-        yield found
-
-
 @pytest.fixture(autouse=True)
 def empty(node: WritingNode) -> None:
     """Begin without rows and keys, every bucket ours."""
@@ -127,21 +103,9 @@ def boxes(node: WritingNode) -> list[tuple[Any, ...]]:
     return node.sql("SELECT id, name FROM definitions_many_box ORDER BY id")
 
 
-def keys(node: WritingNode) -> int:
-    """Return how many keys are remembered."""
-    return int(node.sql("SELECT count(*) FROM sp_idempotency")[0][0])
-
-
 def some(*numbers: int) -> list[dict[str, Any]]:
     """Return items with these ids."""
     return [{"id": str(n), "name": f"box {n}"} for n in numbers]
-
-
-def code(answer: Any) -> str:
-    """Return the code of a problem; fail if it is none."""
-    assert isinstance(answer, Problem), answer
-
-    return answer.code
 
 
 def pointers(answer: Any) -> list[str | None]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import psycopg
@@ -13,17 +12,15 @@ from django.db import models
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.databases import PostgresServer
 from modeldefs import Document, Reference, mutation
 from modeldefs.kit.statements import LIMIT_SLOT, page_statement
 from modeldefs.wire.calls import Replayed
-from modeldefs.wire.problems import Problem
 from shardnode.runtime.forgetting import Forgetting, ForgettingLimits
 from shardnode.runtime.lanes import SESSION_SETTINGS
 from shardnode.runtime.rows import RowEncoder
-from tests.shard.served import ALIAS, ServedShard, served_shard
+from tests.shard.served import ALIAS
 from tests.shard.test_wireforms_postgres import Sample
-from tests.shard.writing import WritingNode, catalog_of, writing_node
+from tests.shard.writing import WritingNode, code, keys
 
 
 class Colour(Reference):
@@ -108,27 +105,6 @@ MODELS = [Colour, Thing, Sample]
 ENDPOINTS: list[Any] = [put, rename, relabel, remove, remove_named, paint, touch]
 
 
-@pytest.fixture(scope="module")
-def shard(
-    postgres_server: PostgresServer,
-    tmp_path_factory: pytest.TempPathFactory,
-    django_db_blocker: Any,
-) -> Iterator[ServedShard]:
-    """Return a shard that owns every bucket at epoch 0."""
-    with (
-        django_db_blocker.unblock(),
-        served_shard(postgres_server, tmp_path_factory.mktemp("served"), MODELS) as found,
-    ):
-        yield found
-
-
-@pytest.fixture(scope="module")
-def node(shard: ServedShard) -> Iterator[WritingNode]:
-    """Return a worker that writes to it."""
-    with writing_node(shard, catalog_of(ENDPOINTS, MODELS)) as found:
-        yield found
-
-
 @pytest.fixture(autouse=True)
 def empty(node: WritingNode) -> None:
     """Begin without rows and keys."""
@@ -143,18 +119,6 @@ def empty(node: WritingNode) -> None:
 def things(node: WritingNode) -> list[tuple[Any, ...]]:
     """Return what is stored, and how many keys."""
     return node.sql("SELECT id, name FROM definitions_one_statement_thing ORDER BY id")
-
-
-def keys(node: WritingNode) -> int:
-    """Return how many keys are remembered."""
-    return int(node.sql("SELECT count(*) FROM sp_idempotency")[0][0])
-
-
-def code(answer: Any) -> str:
-    """Return the code of a problem; fail if it is none."""
-    assert isinstance(answer, Problem), answer
-
-    return answer.code
 
 
 ONE = {"id": "1", "name": "one"}

@@ -194,3 +194,15 @@ def many_call_of(
         fingerprint=options.get("fingerprint", b"f"),
         hop=options.get("hop", False),
     )
+
+
+def keys(node: WritingNode) -> int:
+    """Return how many keys are remembered."""
+    return int(node.sql("SELECT count(*) FROM sp_idempotency")[0][0])
+
+
+def code(answer: Any) -> str:
+    """Return the code of a problem; fail if it is none."""
+    assert isinstance(answer, Problem), answer
+
+    return answer.code
