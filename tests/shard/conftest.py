@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from engine.databases import PostgresServer
-from tests.shard.served import ServedShard, served_shard
-from tests.shard.writing import WritingNode, catalog_of, writing_node
+
+if TYPE_CHECKING:  # both need Django set up, which it is not yet when this is read
+    from tests.shard.served import ServedShard
+    from tests.shard.writing import WritingNode
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +32,8 @@ def shard(
     django_db_blocker: Any,
 ) -> Iterator[ServedShard]:
     """Return a shard with the module's MODELS that owns every bucket at epoch 0."""
+    from tests.shard.served import served_shard
+
     folder = tmp_path_factory.mktemp("served")
     with (
         django_db_blocker.unblock(),
@@ -41,6 +45,8 @@ def shard(
 @pytest.fixture(scope="module")
 def node(request: pytest.FixtureRequest, shard: ServedShard) -> Iterator[WritingNode]:
     """Return a worker that serves the module's ENDPOINTS from it."""
+    from tests.shard.writing import catalog_of, writing_node
+
     catalog = catalog_of(request.module.ENDPOINTS, request.module.MODELS)
     with writing_node(shard, catalog) as found:
         yield found

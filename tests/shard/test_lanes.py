@@ -349,7 +349,7 @@ def test_first_connection_must_work(dsn: str) -> None:
     """A node whose database cannot be reached says so when it starts."""
 
     async def run() -> None:
-        pool = LanePool(dsn.replace("/lanes_", "/nothing_"), 1, LIMITS)
+        pool = LanePool(dsn.replace("/own_", "/nothing_"), 1, LIMITS)
         with pytest.raises(ConnectionError, match="does not exist"):
             await pool.open()
 
