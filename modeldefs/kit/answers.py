@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from modeldefs.kit.aggregates import GroupStatement, Measure
-from modeldefs.kit.front import Ask, GroupsOutcome, PageOutcome, Shards
+from modeldefs.kit.asks import Ask, GroupsOutcome, PageOutcome, Shards
 from modeldefs.kit.merge import (
     MergeColumn,
     OrderKey,

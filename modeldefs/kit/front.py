@@ -15,70 +15,34 @@ import secrets
 from collections.abc import Callable
 from time import perf_counter
 
+from modeldefs.kit.asking import AskReader
 from modeldefs.kit.asks import (
-    JSON_HEADERS,
     ONE_SHARD,
     Ask,
     Backend,
-    GroupsOutcome,
     LinesOutcome,
     Outcome,
-    PageOutcome,
     Served,
-    Shards,
-    Written,
 )
 from modeldefs.kit.catalog import Catalog
 from modeldefs.kit.endpoints import RESERVED_PATHS
-from modeldefs.kit.errors import DefinitionError
 from modeldefs.kit.key_quotas import LimitedCall, Quotas
-from modeldefs.kit.many_requests import ManyReader
-from modeldefs.kit.plans import ReadPlan
-from modeldefs.kit.preferences import NOTHING, honoured
-from modeldefs.kit.replies import ReplyMaker, cursor_binding, groups_json, problem_reply
+from modeldefs.kit.replies import ReplyMaker, problem_reply
 from modeldefs.kit.request_headers import (
-    JSON_TYPE,
     RequestHeaders,
     headers_of,
-    idempotency_key_of,
 )
-from modeldefs.kit.requests import ReadRequest, RequestReader
 from modeldefs.kit.traces import Trace
 from modeldefs.kit.watching import Watch
-from modeldefs.wire.cursors import START, read_cursor
 from modeldefs.wire.http1 import Cancel, HttpReply, HttpRequest, JsonReply, Reply
-from modeldefs.wire.keys import Principal, required_scope
+from modeldefs.wire.keys import Principal
 from modeldefs.wire.meters import ABANDONED, BYTES_IN, OK, count
 from modeldefs.wire.problems import (
-    CursorInvalid,
-    DefinitionFault,
-    Forbidden,
-    InputError,
     Internal,
-    InvalidRequest,
-    MethodNotAllowed,
-    NotAcceptable,
     Overloaded,
     Problem,
     UnknownEndpoint,
-    UnsupportedMediaType,
 )
-
-__all__ = [
-    "JSON_HEADERS",
-    "ONE_SHARD",
-    "Ask",
-    "Backend",
-    "DataFront",
-    "GroupsOutcome",
-    "Outcome",
-    "PageOutcome",
-    "Served",
-    "Shards",
-    "Written",
-    "groups_json",
-    "problem_reply",
-]
 
 logger = logging.getLogger(__name__)
 
@@ -107,8 +71,7 @@ class DataFront:
         self._catalog = catalog
         self._backend = backend
         self.authenticate = authenticate
-        self._cursor_key = cursor_key
-        self._clock = clock
+        self._reader = AskReader(catalog=catalog, cursor_key=cursor_key, clock=clock)
         self._replies = ReplyMaker(cursor_key=cursor_key, clock=clock)
         self._watch = watch = watch or Watch(catalog.endpoints)
         self._admission = watch.admission
@@ -228,7 +191,8 @@ class DataFront:
         is_busy = admission.in_flight >= admission.scatters_max
         if is_busy and not admission.admits(is_write=served.verb == "write"):
             raise Overloaded(retry_after_ms=RETRY_AFTER_MS)
-        ask = self._quick_ask(served, request, headers, principal, request_id) or self._ask(
+        reader = self._reader
+        ask = reader.quick(served, request, headers, principal, request_id) or reader.ask(
             served, request, headers, principal, request_id
         )
         if is_busy and ask.is_scatter and not admission.admits(is_scatter=True):
@@ -261,155 +225,6 @@ class DataFront:
         near = difflib.get_close_matches(name[:100], self._catalog.endpoints, n=1)
         hint = f": did you mean {near[0]!r}?" if near else ""
         return UnknownEndpoint(f"there is no endpoint {name!r}{hint}")
-
-    # -- the request -----------------------------------------------------------------------------
-
-    def _quick_ask(
-        self,
-        served: Served,
-        request: HttpRequest,
-        headers: RequestHeaders,
-        principal: Principal,
-        request_id: str,
-    ) -> Ask | None:
-        """Return the ask of a read whose request is without a flaw; None: look closer."""
-        if request.method != b"GET" or not headers.is_plain or request.body:
-            return None
-        if served.verb != "read" or not principal.may(
-            served.model, served.version, served.name, "read"
-        ):
-            return None
-        asked = served.quick.read_url(request.query)
-        if asked is None:
-            return None
-        values, mask, limit = asked
-        plan = served.plans.get(mask)
-        if plan is None:
-            return None
-        return Ask(
-            served,
-            plan,
-            mask,
-            values,
-            1 if served.is_single else limit,
-            None,
-            principal,
-            request_id,
-            headers.timeout_ms,
-        )
-
-    def _ask(
-        self,
-        served: Served,
-        request: HttpRequest,
-        headers: RequestHeaders,
-        principal: Principal,
-        request_id: str,
-    ) -> Ask:
-        method = request.method
-        if method not in served.methods:
-            raise MethodNotAllowed(headers=[("allow", served.allow)])
-        if not principal.may(served.model, served.version, served.endpoint.name, served.verb):
-            scope = required_scope(served.model, served.version, served.endpoint.name, served.verb)
-            raise Forbidden(f"the API key lacks the scope {scope}")
-        if headers.is_encoded:
-            raise UnsupportedMediaType("a body with a Content-Encoding is not taken")
-        reader = served.reader
-        if headers.prefers_lines and served.export_reader is not None:
-            reader = _export_reader(served, request)
-        elif not headers.accepts_json:
-            raise NotAcceptable(f"{served.endpoint.name} answers {served.answers}")
-        is_export = reader is not served.reader
-        asked = self._read(served, reader, request, headers)
-        prefers = NOTHING
-        if headers.preferences is not None:
-            prefers = honoured(headers.preferences, served.endpoint, is_export=is_export)
-        mask = served.mask_of(asked.values)
-        plan = None
-        stand = START
-        if served.verb == "read":
-            plan = self._plan(served, mask)
-            if asked.after is not None:
-                stand = read_cursor(
-                    self._cursor_key,
-                    asked.after,
-                    endpoint=served.endpoint.name,
-                    binding=cursor_binding(served, asked.values, principal),
-                    now=self._clock(),
-                )
-                if stand.lagging:
-                    _check_lagging(plan, is_export=is_export)
-        return Ask(
-            served,
-            plan,
-            mask,
-            asked.values,
-            1 if served.is_single else asked.limit,
-            stand.position,
-            principal,
-            request_id,
-            headers.timeout_ms,
-            idempotency_key_of(headers, request.key_beside) if served.verb == "write" else "",
-            is_export,
-            prefers=prefers,
-            lagging=stand.lagging,
-        )
-
-    def _read(
-        self,
-        served: Served,
-        reader: RequestReader | ManyReader,
-        request: HttpRequest,
-        headers: RequestHeaders,
-    ) -> ReadRequest:
-        method = request.method
-        has_body = bool(request.body) or headers.has_body
-        if has_body and method in (b"GET", b"HEAD"):
-            raise InvalidRequest(
-                errors=[InputError("malformed-body", "a GET has no body", pointer="")]
-            )
-        if method == b"QUERY" and request.query:
-            raise InvalidRequest(
-                errors=[InputError("malformed-body", "QUERY takes its parameters in the body")]
-            )
-        is_plain = not request.query and headers.content_type == JSON_TYPE
-        if request.body and is_plain and reader is served.reader:
-            quick = served.quick.read_body(request.body)
-            if quick is not None:
-                return ReadRequest(quick.values, quick.limit)
-        return reader.read(
-            query=request.query,
-            body=request.body,
-            content_type=headers.content_type,
-            has_body=has_body,
-        )
-
-    def _plan(self, served: Served, mask: int) -> ReadPlan:
-        plan = served.plans.get(mask)
-        if plan is None:
-            names = frozenset(n for bit, n in enumerate(served.names) if mask >> bit & 1)
-            try:
-                plan = self._catalog.plan(served.endpoint, names)
-            except DefinitionError:
-                logger.exception("plan.failed", extra={"endpoint": served.endpoint.name})
-                raise DefinitionFault from None
-            served.plans[mask] = plan
-        return plan
-
-
-def _check_lagging(plan: ReadPlan, *, is_export: bool) -> None:
-    """Refuse a cursor with ranges that stand behind the others where they could be passed by."""
-    if is_export:
-        raise CursorInvalid("its walk lacked a shard: go on by pages until its rows came")
-    if plan.ranged is None or plan.route.reach not in ("scatter", "list"):
-        raise CursorInvalid("its walk lacked a shard, and is of another kind now")
-
-
-def _export_reader(served: Served, request: HttpRequest) -> RequestReader:
-    if not request.takes_chunks:
-        raise NotAcceptable("application/jsonl is streamed, for which HTTP/1.0 is too old")
-    assert served.export_reader is not None
-    return served.export_reader
 
 
 def _trace_refusal(request: HttpRequest, reply: HttpReply, begun: float) -> None:

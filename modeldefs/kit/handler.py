@@ -19,7 +19,8 @@ from django.utils.decorators import sync_and_async_middleware
 
 from modeldefs.kit.apps import KitConfig
 from modeldefs.kit.django_bodies import PulledBody
-from modeldefs.kit.front import DataFront, problem_reply
+from modeldefs.kit.front import DataFront
+from modeldefs.kit.replies import problem_reply
 from modeldefs.wire.http1 import Cancel, HttpReply, HttpRequest, Reply, StreamReply
 from modeldefs.wire.problems import STANDARD_PROBLEMS, Internal, ShardUnavailable
 from modeldefs.wire.request_reader import ReadRequest

@@ -19,7 +19,8 @@ LIST_BYTES_MAX = 2_048
 _LISTED = frozenset(
     {
         b"authorization", b"x-api-key", b"content-type", b"accept", b"idempotency-key", b"prefer",
-        b"shardpoint-timeout-ms", b"traceparent",
+        b"shardpoint-timeout-ms", b"traceparent", b"if-match", b"if-none-match", b"api-version",
+        b"shardpoint-contract",
     }
 )  # fmt: skip
 _WEIGHT = re.compile(rb"[01](?:\.[0-9]{0,3})?")
@@ -34,9 +35,14 @@ class RequestHeaders:
         "_prefer",
         "_timeout",
         "accepts_json",
+        "api_version",
         "content_type",
+        "contract",
         "has_body",
         "idempotency_key",
+        "if_match",
+        "if_none_match",
+        "is_conditional",
         "is_encoded",
         "is_plain",
         "is_settled",
@@ -77,6 +83,11 @@ class RequestHeaders:
         self.content_type = get(b"content-type")
         self.idempotency_key = get(b"idempotency-key")
         self.traceparent = get(b"traceparent")
+        self.if_match = get(b"if-match")
+        self.if_none_match = get(b"if-none-match")
+        self.is_conditional = not (self.if_match is None and self.if_none_match is None)
+        self.api_version = get(b"api-version")
+        self.contract = get(b"shardpoint-contract")
         self.is_traced = self.wants_timing or self.traceparent is not None
         authorization = get(b"authorization")
         self.key = get(b"x-api-key") if authorization is None else authorization
@@ -99,8 +110,14 @@ class RequestHeaders:
         self.timeout_ms = _timeout_ms(self._timeout)
         self.preferences = read_preferences(self._prefer)
         # Nothing in them asks for a closer look at a request without a body.
+        is_versioned = not (self.api_version is None and self.contract is None)
         self.is_plain = self.accepts_json and not (
-            self.has_body or self.is_encoded or self.prefers_lines or self._prefer is not None
+            self.has_body
+            or self.is_encoded
+            or self.prefers_lines
+            or self._prefer is not None
+            or self.is_conditional
+            or is_versioned
         )
         self.is_settled = True
 

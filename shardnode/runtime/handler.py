@@ -13,10 +13,11 @@ from time import perf_counter
 from django.conf import settings
 
 from modeldefs.kit.apps import current_catalog
-from modeldefs.kit.front import DataFront, problem_reply
+from modeldefs.kit.front import DataFront
 from modeldefs.kit.handler import BODY_BYTES_MAX, EndpointHandler
 from modeldefs.kit.key_quotas import Quotas
 from modeldefs.kit.many import ManyEndpoint
+from modeldefs.kit.replies import problem_reply
 from modeldefs.kit.watching import Ended, Watch
 from modeldefs.wire import calls
 from modeldefs.wire.cursors import FORMAT

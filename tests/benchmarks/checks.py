@@ -33,7 +33,8 @@ from modeldefs.wire.http1 import HttpReply, HttpRequest
 from modeldefs.wire.keys import Keyring, Principal
 
 if TYPE_CHECKING:
-    from modeldefs.kit.front import Ask, DataFront, Outcome
+    from modeldefs.kit.asks import Ask, Outcome
+    from modeldefs.kit.front import DataFront
     from shardnode.guard.ownership import OwnershipView
 
 PROJECT = Path(__file__).resolve().parent.parent.parent

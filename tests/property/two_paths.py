@@ -23,18 +23,11 @@ from uvicorn.config import Config
 from uvicorn.server import ServerState
 
 from modeldefs.kit.apps import KitConfig
+from modeldefs.kit.asks import Ask, GroupsOutcome, Outcome, PageOutcome, Shards, Written
 from modeldefs.kit.catalog import Catalog
 from modeldefs.kit.export_merge import Wanted
 from modeldefs.kit.exports import Exports, OnPart
-from modeldefs.kit.front import (
-    Ask,
-    DataFront,
-    GroupsOutcome,
-    Outcome,
-    PageOutcome,
-    Shards,
-    Written,
-)
+from modeldefs.kit.front import DataFront
 from modeldefs.kit.handler import EndpointHandler
 from modeldefs.kit.key_quotas import Quotas
 from modeldefs.wire import calls

@@ -8,8 +8,9 @@ import msgspec
 
 from modeldefs import Groups, aggregate, count, highest, mean, total
 from modeldefs.kit.answers import groups_outcome
+from modeldefs.kit.asks import Ask, Served, Shards
 from modeldefs.kit.endpoints import Endpoint
-from modeldefs.kit.front import Ask, Served, Shards, groups_json
+from modeldefs.kit.replies import groups_json
 from modeldefs.wire.calls import GroupPart
 from modeldefs.wire.keys import Principal
 from tests.definitions_shop.shop import Customer, Parcel
