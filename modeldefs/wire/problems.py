@@ -8,7 +8,7 @@ Problem
 ├── Unauthorized 401, ClockSkew 401, Forbidden 403
 ├── UnknownEndpoint 404, NotFound 404, MethodNotAllowed 405, NotAcceptable 406, RequestTimeout 408
 ├── Conflict 409, InFlight 409, StaleEpoch 409, ContractMismatch 409, VersionRetired 410
-├── IdempotencyKeyReused 422
+├── Stale 412, PreconditionRequired 428, IdempotencyKeyReused 422
 ├── BodyTooLarge 413, UriTooLong 414, UnsupportedMediaType 415, WrongShard 421, HeaderTooLarge 431
 ├── QuotaExceeded 429
 ├── Internal 500, DefinitionFault 500, ShardUntrusted 502, ShardReset 502
@@ -22,76 +22,14 @@ Pure: no framework, no clock, no I/O.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, ClassVar
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from modeldefs.wire.faults import InputError as InputError
 from modeldefs.wire.faults import ShardFault as ShardFault
+from modeldefs.wire.problem_base import Problem as Problem
 
 PROBLEM_TYPE = "application/problem+json"
-
-
-class Problem(Exception):
-    """The request was refused."""
-
-    code: ClassVar[str] = "problem"
-    status: ClassVar[int] = 500
-    retryable: ClassVar[bool] = False
-
-    def __init__(
-        self,
-        detail: str | None = None,
-        *,
-        errors: Iterable[InputError] = (),
-        shards: Iterable[ShardFault] = (),
-        retry_after_ms: int | None = None,
-        headers: Sequence[tuple[str, str]] = (),
-        members: Mapping[str, Any] | None = None,
-    ) -> None:
-        self.detail = detail if detail is not None else self.title()
-        self.errors = tuple(errors)
-        self.shards = tuple(shards)
-        self.retry_after_ms = retry_after_ms
-        self.headers = tuple(headers)
-        self.members = dict(members or {})
-        super().__init__(self.detail)
-
-    @classmethod
-    def title(cls) -> str:
-        """Return the first line of the class docstring, the same for every such problem."""
-        return (cls.__doc__ or cls.code).strip().splitlines()[0]
-
-    def document(self, *, instance: str = "", request_id: str = "") -> dict[str, Any]:
-        """Return the problem as the members of RFC 9457, ready for JSON."""
-        document: dict[str, Any] = {
-            "type": f"/problems/{self.code}",
-            "code": self.code,
-            "title": self.title(),
-            "status": self.status,
-            "detail": self.detail,
-            "instance": instance,
-            "request_id": request_id,
-            "retryable": self.retryable,
-            "retry_after_ms": self.retry_after_ms,
-            **self.members,
-        }
-        if self.errors:
-            document["errors"] = [error.document() for error in self.errors]
-        if self.shards:
-            document["shards"] = [fault.document() for fault in self.shards]
-        return document
-
-    def to_wire(self) -> dict[str, Any]:
-        """Return what a node sends to the dispatcher; ``problem_from_wire`` is the inverse."""
-        return {
-            "code": self.code,
-            "detail": self.detail,
-            "errors": [error.document() for error in self.errors],
-            "shards": [fault.document() for fault in self.shards],
-            "retry_after_ms": self.retry_after_ms,
-            "headers": [list(pair) for pair in self.headers],
-            "members": self.members,
-        }
 
 
 class InvalidRequest(Problem):
@@ -210,6 +148,20 @@ class IdempotencyKeyReused(Problem):
 
     code = "idempotency-key-reused"
     status = 422
+
+
+class Stale(Problem):
+    """The row is not, or no longer, as the condition of the request says: nothing was done."""
+
+    code = "stale"
+    status = 412
+
+
+class PreconditionRequired(Problem):
+    """This write is done only under `If-Match`, with the ETag of the row that it changes."""
+
+    code = "precondition-required"
+    status = 428
 
 
 class StaleEpoch(Problem):

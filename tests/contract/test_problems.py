@@ -42,6 +42,8 @@ STATUSES = {
     "conflict": 409,
     "in-flight": 409,
     "idempotency-key-reused": 422,
+    "stale": 412,
+    "precondition-required": 428,
     "stale-epoch": 409,
     "contract-mismatch": 409,
     "version-retired": 410,
