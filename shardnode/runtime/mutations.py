@@ -139,7 +139,7 @@ class Writer:
         for last in (*[False] * (TRIES_MAX - 1), True):
             left_ms = int((deadline - self._clock()) * 1_000)
             if left_ms <= 0:
-                return ShardReset() if was_lost else DeadlineExceeded()
+                return _unknown(key) if was_lost else DeadlineExceeded()
             try:
                 return self._attempt(endpoint, call, bucket, epoch, left_ms, key)
             except Problem as refused:
@@ -158,17 +158,17 @@ class Writer:
                 if problem.code == "shard-unavailable" and self._local.begun and not call.rollback:
                     # The connection may have been lost inside COMMIT: nobody knows.
                     was_lost = True
-                    problem = ShardReset(shards=problem.shards)
+                    problem = _unknown(key, problem)
                     is_repeatable = key is not None
                     time.sleep(0 if last else RECONNECT_S)
                 elif was_lost and problem.status >= 500:
                     # Whether the lost try was done is not known by one that did not come through.
-                    problem = ShardReset(shards=problem.shards)
+                    problem = _unknown(key, problem)
                 elif sqlstate == DUPLICATE and key is not None:
                     # Another request with this key was quicker, if the next try finds its answer.
                     is_repeatable = True
                     if last and not was_twin:
-                        problem = ShardReset()  # nobody has looked since that row is there
+                        problem = _unknown(key)  # nobody has looked since that row is there
                 if not is_repeatable:
                     return problem
                 was_twin = sqlstate == DUPLICATE
@@ -251,6 +251,16 @@ class Writer:
                 raise NotFound("the mutation returned a row that is not stored")
             joined, _, _ = encoder.encode_joined(raw.pgresult, 1)
             return joined
+
+
+def _unknown(key: WriteKey | None, problem: Problem | None = None) -> ShardReset:
+    """Return what is told of a write of which nobody knows whether it was done.
+
+    Under a key of the client's the next try finds out, and does nothing twice.
+    """
+    is_safe = key is not None and not key.hop
+    shards = problem.shards if problem is not None else ()
+    return ShardReset(shards=shards, members={"retryable": is_safe})
 
 
 def _undo() -> None:

@@ -162,31 +162,34 @@ class ScriptedWriter(Writer):
 
 
 @pytest.mark.parametrize(
-    ("script", "key", "code"),
+    ("script", "key", "is_hop", "told"),
     [
-        (["40001", "40001", "23505"], "k", "shard-reset"),
-        (["23505", "40001", "23505"], "k", "shard-reset"),
-        (["40001", "23505", "23505"], "k", "conflict"),
-        (["23505", "23505", "23505"], "k", "conflict"),
-        (["23505"], "", "conflict"),
+        (["40001", "40001", "23505"], "k", False, ("shard-reset", True)),
+        (["23505", "40001", "23505"], "k", False, ("shard-reset", True)),
+        (["40001", "40001", "23505"], "", True, ("shard-reset", False)),
+        (["40001", "23505", "23505"], "k", False, ("conflict", False)),
+        (["23505", "23505", "23505"], "k", False, ("conflict", False)),
+        (["23505"], "", False, ("conflict", False)),
     ],
 )
 def test_a_python_write_is_a_conflict_only_once_its_key_was_looked_up(
-    script: list[str], key: str, code: str
+    script: list[str], key: str, is_hop: bool, told: tuple[str, bool]
 ) -> None:
     """Each try looks under the key before it writes: a duplicate that only the last one met may be
-    the row of another request with the key, so nobody knows."""
+    the row of another request with the key, so nobody knows. Under a key of the client's another
+    try finds out; one that the dispatcher made is nobody's afterwards."""
     asked = ask("insert_user", key=key, id="7")
 
     async def run() -> Any:
         writer = ScriptedWriter(*script)
-        call = asked.call(is_hop=False)
+        call = asked.call(is_hop=is_hop)
         try:
             return writer._run(asked.served.endpoint, call, 1, 1, PATIENCE_S)
         finally:
             await writer.close()
 
-    assert asyncio.run(run()).code == code
+    problem = asyncio.run(run())
+    assert (problem.code, problem.document()["retryable"]) == told
 
 
 def test_a_duplicate_without_a_key_is_a_conflict() -> None:
