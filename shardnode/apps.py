@@ -25,7 +25,11 @@ class ShardnodeConfig(AppConfig):
         config = getattr(settings, "NODE_CONFIG", None)
         if config is None:
             raise NoNodeHere(NoNodeHere.__doc__)
-        return open_node(config, join_token=getattr(settings, "JOIN_TOKEN", ""))
+        return open_node(
+            config,
+            join_token=getattr(settings, "JOIN_TOKEN", ""),
+            keys_age_s_max=settings.SHARDPOINT_TUNING.keys_age_s_max,
+        )
 
 
 def current_node() -> Node:

@@ -17,6 +17,7 @@ import psycopg
 from modeldefs.wire.enrolment import Identity
 from modeldefs.wire.signing import NonceCache
 from shardnode.guard.keeper import Keeper
+from shardnode.guard.keyring_age import KeyringAge
 from shardnode.guard.trust import Trust
 from shardnode.identity import (
     DatabaseIdentity,
@@ -61,8 +62,13 @@ class Node:
         self.keeper.stop()
 
 
-def open_node(config: NodeConfig, *, join_token: str = "") -> Node:
+def open_node(config: NodeConfig, *, join_token: str, keys_age_s_max: float) -> Node:
     """Return the node of a config, its state read once and kept current from now on.
+
+    Args:
+        config: What its node.json says.
+        join_token: What enrolment asks for; "" for nothing.
+        keys_age_s_max: How long keys are taken that the dispatcher does not confirm.
 
     Raises:
         IdentityMismatch: The database belongs to another node.
@@ -72,8 +78,9 @@ def open_node(config: NodeConfig, *, join_token: str = "") -> Node:
     database = _patiently(lambda: _database_identity(config.ro_dsn))
     check_identity(identity, database)
     keeper = Keeper(config.ro_dsn)
+    age = KeyringAge(config.folder, age_s_max=keys_age_s_max, clock=time.time)
+    trust = Trust(identity, keeper, age, shard=config.name, folder=config.folder)
     _patiently(keeper.start)
-    trust = Trust(identity, keeper, shard=config.name, folder=config.folder)
     return Node(config, identity, keeper, trust, database.system_identifier, join_token)
 
 

@@ -44,13 +44,13 @@ class Answer:
     untrusted: str = ""
 
 
-def ask(shard: str, client: NodeClient) -> Answer:
-    """Ask one node how it is; never raises for what the node does."""
+def ask(shard: str, client: NodeClient, keyring_generation: int) -> Answer:
+    """Ask one node how it is, and tell it the newest keyring; never raises for what it does."""
     begun = time.monotonic()
     facts: Mapping[str, Any] = {}
     code = untrusted = ""
     try:
-        facts = client.health()
+        facts = client.health(keyring_generation=keyring_generation)
     except NodeUnreachable:
         code = "refused"
     except ShardUntrusted as failure:
@@ -117,8 +117,9 @@ def _ask_all(asked: Sequence[Shard]) -> list[Answer]:
     if not asked:
         return []
     clients = [client_for(shard) for shard in asked]  # reads the database: not in the threads
+    generations = [keyring_generation()] * len(asked)
     with ThreadPoolExecutor(max_workers=min(len(asked), ASKED_AT_ONCE)) as pool:
-        return list(pool.map(ask, [shard.name for shard in asked], clients))
+        return list(pool.map(ask, [shard.name for shard in asked], clients, generations))
 
 
 def forget_old_samples() -> int:

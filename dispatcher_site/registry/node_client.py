@@ -121,9 +121,17 @@ class NodeClient:
     def _json(self, method: str, path: str, **known: Any) -> dict[str, Any]:
         return _document(self._call(method, path, **known))
 
-    def health(self, *, deadline_s: float = 2.0) -> dict[str, Any]:
-        """Return what the node says about itself."""
-        return self._json("GET", "health", deadline_s=deadline_s)
+    def health(
+        self, *, keyring_generation: int | None = None, deadline_s: float = 2.0
+    ) -> dict[str, Any]:
+        """Return what the node says about itself.
+
+        Args:
+            keyring_generation: The newest there is: a node that holds it knows that its keys are.
+            deadline_s: How long to wait for the answer.
+        """
+        query = None if keyring_generation is None else {"keyring": str(keyring_generation)}
+        return self._json("GET", "health", query=query, deadline_s=deadline_s)
 
     def meters(self, *, deadline_s: float = 2.0) -> dict[str, Any]:
         """Return what the node's workers counted, in all."""

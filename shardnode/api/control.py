@@ -49,9 +49,11 @@ def enrol(request: HttpRequest) -> HttpResponse:
 
 @signed("GET")
 def health(request: HttpRequest, node: Node) -> Reply:
-    """Answer with what this node is and knows."""
-    del request
+    """Answer with what this node is and knows; `?keyring=` is the newest generation there is."""
     meta = node.keeper.refresh().meta
+    newest = request.GET.get("keyring")
+    if newest is not None and _whole(newest, "/keyring") == meta.keyring_generation:
+        node.trust.age.confirm(meta.keyring_generation)
     with node.read_only() as connection:
         report = schema_report(connection, schema=node.config.schema)
         size = connection.execute(
@@ -116,6 +118,7 @@ def put_keyring(request: HttpRequest, node: Node) -> Reply:
     node.trust.open_keyring(sealed, generation=generation)
     with node.read_write() as connection:
         accept_keyring(connection, generation=generation, sealed=sealed)
+    node.trust.age.confirm(generation)
     node.keeper.refresh()
     return Reply({"keyring_generation": generation})
 

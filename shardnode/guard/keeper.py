@@ -61,6 +61,7 @@ class Keeper:
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
         self._listeners: list[Callable[[KnownState], None]] = []
+        self._watchers: list[Callable[[KnownState], None]] = []
 
     def start(self) -> None:
         """Read the state once, then keep it current in a thread of its own.
@@ -84,6 +85,10 @@ class Keeper:
     def on_change(self, listener: Callable[[KnownState], None]) -> None:
         """Call a listener, in the keeper's thread, after each change of the state."""
         self._listeners.append(listener)
+
+    def on_reading(self, watcher: Callable[[KnownState], None]) -> None:
+        """Call a watcher after each reading of the state, changed or not, by whoever read it."""
+        self._watchers.append(watcher)
 
     @property
     def state(self) -> KnownState:
@@ -137,6 +142,8 @@ class Keeper:
         if before is None or before.meta != state.meta:
             for listener in self._listeners:
                 listener(state)
+        for watcher in self._watchers:
+            watcher(state)
         return state
 
     def _judge(self, view: OwnershipView, verdict: Verdict, bucket: int | None) -> None:

@@ -2,6 +2,7 @@
 
 Invariant: trust follows the database. The dispatcher and the sealed keyring are read from sp_meta
 with ownership, so every worker of the node agrees within a poll, and a restart forgets nothing.
+Keys that the dispatcher has not confirmed for long are no keys (``keyring_age``).
 """
 
 from __future__ import annotations
@@ -12,12 +13,15 @@ from pathlib import Path
 
 from modeldefs.wire.enrolment import EnrolledDispatcher, Identity, PublicIdentity, open_sealed
 from modeldefs.wire.keys import Keyring
-from modeldefs.wire.problems import Problem, Unauthorized
-from shardnode.guard.keeper import Keeper
+from modeldefs.wire.problems import Problem, ShardUnavailable, Unauthorized
+from shardnode.guard.keeper import Keeper, KnownState
 from shardnode.guard.keyring import read_standalone_keyring
+from shardnode.guard.keyring_age import KeyringAge
 from shardnode.storage.meta import ShardMeta
 
 logger = logging.getLogger(__name__)
+
+UNHEARD_RETRY_MS = 5_000  # the dispatcher's health checks come about so often
 
 
 def dispatcher_record(enrolled: EnrolledDispatcher) -> str:
@@ -36,7 +40,11 @@ def parse_dispatcher_record(record: str | None) -> EnrolledDispatcher | None:
 class Trust:
     """The pair key and the keyring of one worker process."""
 
-    def __init__(self, identity: Identity, keeper: Keeper, *, shard: str, folder: Path) -> None:
+    def __init__(
+        self, identity: Identity, keeper: Keeper, age: KeyringAge, *, shard: str, folder: Path
+    ) -> None:
+        self.age = age
+        keeper.on_reading(self._look_at_age)
         self._identity = identity
         self._keeper = keeper
         self._shard = shard
@@ -66,8 +74,17 @@ class Trust:
 
     @property
     def keyring(self) -> Keyring:
-        """The keys that are valid here now; opened once per generation."""
+        """The keys that are valid here now; opened once per generation.
+
+        Raises:
+            ShardUnavailable: They are too old, so that nobody knows who may call.
+        """
         meta = self._keeper.state.meta
+        if self.age.is_old and not meta.standalone:
+            raise ShardUnavailable(
+                "This node has not heard for long which keys are revoked.",
+                retry_after_ms=UNHEARD_RETRY_MS,
+            )
         version = (meta.standalone, meta.keyring_generation)
         if self._keyring is None or self._keyring[0] != version:
             self._keyring = (version, self._current(meta))
@@ -86,6 +103,10 @@ class Trust:
         return Keyring.decode(
             open_sealed(pair_key, sealed.decode("ascii", "replace"), generation=generation)
         )
+
+    def _look_at_age(self, state: KnownState) -> None:
+        if not state.meta.standalone:
+            self.age.look(state.meta.keyring_generation)
 
     def _current(self, meta: ShardMeta) -> Keyring:
         if meta.standalone:

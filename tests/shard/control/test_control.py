@@ -30,6 +30,8 @@ from modeldefs.wire.enrolment import (
 from modeldefs.wire.keys import KeyEntry, Keyring, digest, mint_key
 from modeldefs.wire.problems import ShardUntrusted
 from modeldefs.wire.signing import sign_request, verify_response
+from shardnode.guard.keyring_age import FILE_NAME
+from tests.cluster.processes import await_true
 
 PROJECT = Path(__file__).resolve().parents[3]
 START_TIMEOUT_S = 60.0
@@ -167,8 +169,9 @@ def _drop_roles(admin_dsn: str) -> None:
             admin.execute(f'DROP ROLE "{role}"')
 
 
-def test_node_obeys_its_dispatcher(node: NodeClient) -> None:
-    """Enrolled once, a node takes map, keyring and rows, and gives rows, counts and schema."""
+def test_node_obeys_its_dispatcher(node: NodeClient, tmp_path: Path) -> None:
+    """Enrolled once, a node takes map, keyring and rows, and gives rows, counts and schema; its
+    keys are in force while the dispatcher says that they are the newest."""
     assert node.send("GET", "/_node/health")[0] == 401
     status, answer = node.enrol()
     assert (status, answer["standalone"]) == (200, True)
@@ -220,6 +223,30 @@ def test_node_obeys_its_dispatcher(node: NodeClient) -> None:
     status, body, _ = node.send("GET", "/get_user?id=2", headers=key)
     assert status == 421
     assert json.loads(body)["owner"] == {"shard": "c2", "url": "http://u2"}
+    _check_word_of_dispatcher(node, minted.text, tmp_path / "nodes" / "c1" / FILE_NAME)
+
+
+def _lets_in(node: NodeClient, key: str) -> int:
+    status, _, _ = node.send("GET", "/get_user?id=1", headers={"X-Api-Key": key})
+    return status
+
+
+def _check_word_of_dispatcher(node: NodeClient, key: str, note: Path) -> None:
+    """Once the last word that its keyring is the newest is too old, everybody is 503, with a time
+    to come back; a health check that names another generation changes nothing, one that names
+    the node's own mends it."""
+    note.write_text(json.dumps({"generation": 2, "at": time.time() - 86_400}))
+    await_true(lambda: _lets_in(node, key) == 503)
+    _, body, headers = node.send("GET", "/get_user?id=1", headers={"X-Api-Key": key})
+    assert ("shard-unavailable", "5") == (json.loads(body)["code"], headers["retry-after"])
+    assert 503 == _lets_in(node, mint_key().text)
+
+    assert 200 == node.call("GET", "/_node/health?keyring=3")[0]
+    assert 503 == _lets_in(node, key)
+    assert 400 == node.call("GET", "/_node/health?keyring=x")[0]
+    assert 200 == node.call("GET", "/_node/health?keyring=2")[0]
+    await_true(lambda: _lets_in(node, key) == 200)
+    assert 401 == _lets_in(node, mint_key().text)
 
 
 def test_node_obeys_nobody_else(node: NodeClient) -> None:

@@ -18,6 +18,7 @@ from dispatcher_site.registry.management.control_command import (
 )
 from dispatcher_site.registry.models import Job, Shard
 from dispatcher_site.registry.services import shard_map, shards
+from dispatcher_site.registry.services.counters import keyring_generation
 from dispatcher_site.trust.actors import command_actor
 
 COLUMNS = ["name", "state", "url", "buckets", "epoch", "last_seen"]
@@ -89,7 +90,7 @@ class Command(ControlCommand):
         found = [shards.get_shard(name=named)] if named else list(Shard.objects.all())
         rows = []
         for shard in found:
-            answer = ask(shard.name, client_for(shard))
+            answer = ask(shard.name, client_for(shard), keyring_generation())
             evidence = evidence_against(shard, answer)
             rows.append(
                 {
