@@ -5,7 +5,7 @@ from __future__ import annotations
 from django.contrib import admin
 from django.urls import URLPattern, URLResolver, include, path
 
-from dispatcher_site.api.data import data_api
+from dispatcher_site.api.data import data_api, description
 from dispatcher_site.api.problem_pages import problem_page
 from dispatcher_site.health.metrics import metrics
 from dispatcher_site.health.views import healthz
@@ -17,6 +17,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("healthz", healthz, name="healthz"),
     path("metrics", metrics, name="metrics"),
     path("problems/<slug:code>", problem_page, name="problem"),
+    *description,
     path("", data_api.urls),
     unknown_endpoints(),
 ]

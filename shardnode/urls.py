@@ -25,9 +25,9 @@ urlpatterns: list[URLPattern | URLResolver] = [
 ]
 
 if find_spec("shardnode.api.data") is not None:
-    from shardnode.api.data import api
+    from shardnode.api.data import api, description
 
-    urlpatterns += [path("", api.urls), unknown_endpoints()]
+    urlpatterns += [*description, path("", api.urls), unknown_endpoints()]
 
 handler400 = "shardnode.api.replies.bad_request"
 handler404 = "shardnode.api.replies.not_found"

@@ -127,15 +127,6 @@ SHARDPOINT_CSP = (
     "default-src 'self'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
     "object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
 )
-# Two pages of others carry inline scripts or styles: ninja's docs, DRF's browsable pages.
-SHARDPOINT_CSP_RELAXED = {
-    "/docs": SHARDPOINT_CSP.replace(
-        "style-src 'self'", "style-src 'self' 'unsafe-inline'"
-    ).replace("script-src 'self'", "script-src 'self' 'unsafe-inline'"),
-    "/control/v1/": SHARDPOINT_CSP.replace(
-        "style-src 'self'", "style-src 'self' 'unsafe-inline'"
-    ).replace("script-src 'self'", "script-src 'self' 'unsafe-inline'"),
-}
 
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": [

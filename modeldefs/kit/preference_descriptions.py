@@ -15,18 +15,6 @@ def answer_description(endpoint: Endpoint[Any, Any]) -> str:
     return "The answer: whole, or as `Prefer: partial` asked, without the shards in `missing`."
 
 
-def answer_headers(endpoint: Endpoint[Any, Any]) -> dict[str, Any]:
-    """Return the headers of a 200 that preferences are about."""
-    applied = {"description": "What of `Prefer` was honoured.", "schema": {"type": "string"}}
-    if endpoint.kind == "mutation":
-        return {"Preference-Applied": applied}
-    coverage = {
-        "description": "The share of all buckets that the answer is about, where it is not 1.",
-        "schema": {"type": "number"},
-    }
-    return {"Preference-Applied": applied, "Shardpoint-Coverage": coverage}
-
-
 def prefer_parameter(endpoint: Endpoint[Any, Any]) -> dict[str, Any]:
     """Return the header parameter, with every preference that is honoured as an example."""
     examples = preference_examples(endpoint)

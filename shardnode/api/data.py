@@ -1,35 +1,32 @@
-"""The endpoints of this shard as a ninja API, for direct calls that come in through Django."""
+"""The endpoints of this shard, for direct calls that come in through Django, and what says so."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
-from django.apps import apps
 from django.http import HttpRequest, HttpResponse
+from django.urls import URLPattern
 
 from modeldefs.kit.apps import current_catalog
+from modeldefs.kit.described import View, documents_of, has_key
 from modeldefs.kit.operations import build_api
-from modeldefs.wire.problems import Problem
+from modeldefs.wire.problems import Problem, Unauthorized
 from shardnode.api.replies import problem_response
 
 
-def key_required(view: Callable[..., Any]) -> Callable[..., Any]:
-    """Show the description to holders of an API key only: a node has no log-in."""
+def key_required(view: View) -> View:
+    """Show a view to holders of an API key only: a node has no log-in."""
 
-    def guarded(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
-        front = apps.get_app_config("kit").front  # type: ignore[attr-defined]
+    def guarded(request: HttpRequest) -> HttpResponse:
         try:
-            key = request.headers.get("Authorization") or request.headers.get("X-Api-Key") or ""
-            front.authenticate(key.encode("latin-1"), str(request.META.get("REMOTE_ADDR", "")))
+            if not has_key(request):
+                raise Unauthorized
         except Problem as problem:
             return problem_response(problem, request)
-        answer: HttpResponse = view(request, *args, **kwargs)
-        return answer
+        return view(request)
 
     return guarded
 
 
-api = build_api(
-    current_catalog(), title="Shardpoint shard", docs_decorator=key_required, docs_url=None
+api = build_api(current_catalog())
+description: list[URLPattern] = documents_of(
+    current_catalog(), title="Shardpoint shard", is_direct=True, guard=key_required
 )

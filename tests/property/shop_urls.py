@@ -8,7 +8,7 @@ from modeldefs.kit.catalog import load_catalog
 from modeldefs.kit.operations import build_api, unknown_endpoints
 
 CATALOG = load_catalog(["tests.definitions_shop"])
-api = build_api(CATALOG, title="Shop", docs_decorator=lambda view: view, docs_url=None)
+api = build_api(CATALOG)
 
 urlpatterns: list[URLPattern | URLResolver] = [path("", api.urls), unknown_endpoints()]
 handler400 = "dispatcher_site.api.refusals.bad_request"

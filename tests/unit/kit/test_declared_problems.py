@@ -12,7 +12,7 @@ from django.db import models
 from modeldefs import DefinitionError, Document, Problem, mutation
 from modeldefs.kit.catalog import Catalog
 from modeldefs.kit.declared_problems import member_schemas, problem_errors
-from modeldefs.kit.operations import build_api
+from modeldefs.kit.openapi.document import data_document
 from modeldefs.wire.problems import problem_from_wire, problem_kind
 
 
@@ -168,15 +168,17 @@ def test_openapi_names_them() -> None:
     take_seat.resolve()
     take_seat.number = 0
     catalog = Catalog(("tests",), {"Seat": Seat}, {"take_seat": take_seat}, "b" * 64)
-    api = build_api(catalog, title="Seats", docs_decorator=lambda view: view, docs_url=None)
-    responses = api.get_openapi_schema(path_prefix="")["paths"]["/take_seat"]["post"]["responses"]
+    document = data_document(catalog, title="Seats", is_direct=False)
+    components = document["components"]
 
     def schema(status: int) -> Any:
-        return responses[status]["content"]["application/problem+json"]["schema"]
+        answer = components["responses"][f"take_seat.{status}"]
+        return answer["content"]["application/problem+json"]["schema"]
 
-    own, ours = schema(409)["oneOf"]
-    assert own["allOf"][1]["properties"]["type"] == {"const": "/problems/chair-taken"}
-    assert own["allOf"][1]["required"] == ["type", "code", "until", "price", "row"]
-    assert ours["allOf"][1] == {"properties": {"code": {"enum": ["conflict", "in-flight"]}}}
-    assert schema(410)["allOf"][1]["title"] == "HTTPSeatGone"
-    assert schema(400) == {"$ref": "#/components/schemas/Problem"}
+    taken = components["schemas"]["Problem.chair-taken"]["allOf"][1]
+    codes = [each["$ref"].rpartition(".")[2] for each in schema(409)["oneOf"]]
+    assert {"const": "/problems/chair-taken"} == taken["properties"]["type"]
+    assert ["type", "code", "status", "until", "price", "row"] == taken["required"]
+    assert ["conflict", "in-flight", "chair-taken"] == codes
+    assert {"$ref": "#/components/schemas/Problem.http-seat-gone"} == schema(410)
+    assert "#/components/responses/write.400" in str(document["paths"]["/take_seat"])

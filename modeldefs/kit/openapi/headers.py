@@ -1,0 +1,143 @@
+"""Headers of requests and answers: their schemas once, as components, and who has which.
+
+Invariant: what is said of an answer's headers is all that the front ever adds to such an answer;
+that one is said does not mean that every answer has it, unless its description says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from modeldefs.kit.endpoints import Endpoint
+from modeldefs.kit.request_headers import TIMEOUT_DEFAULT_MS, TIMEOUT_MAX_MS
+
+
+def _header(description: str, example: Any = None, **schema: Any) -> dict[str, Any]:
+    told = {"description": description, "schema": schema or {"type": "string"}}
+    return told if example is None else {**told, "example": example}
+
+
+ANSWER_HEADERS: dict[str, dict[str, Any]] = {
+    "Allow": _header("The methods that the endpoint answers.", "GET, HEAD, QUERY, POST, OPTIONS"),
+    "Api-Version": _header(
+        "The version of the endpoint's model that the answer has.", 1, type="integer", minimum=1
+    ),
+    "Cache-Control": _header("Who may keep the answer.", "private, no-cache"),
+    "Idempotency-Replayed": _header(
+        "Nothing was written: the answer is that of the first request with this key.",
+        const="true",
+        type="string",
+    ),
+    "Link": _header(
+        "The next page, of a GET.", '</get_user?country=Sweden&after=eyJ...>; rel="next"'
+    ),
+    "Preference-Applied": _header("What of `Prefer` was honoured.", "partial"),
+    "RateLimit": _header(
+        "What is left of the key's limits, and in how many seconds all of it is there again. "
+        "Keys without limits have none.",
+        '"key";r=412;t=31',
+    ),
+    "RateLimit-Policy": _header("The limits of the key, if it has any.", '"key";q=1000;w=60'),
+    "Retry-After": _header("Seconds until it is worth a try.", 1, type="integer", minimum=1),
+    "Server-Timing": _header(
+        "Where the time went, where `Shardpoint-Timing: 1` asked for it; in ms.",
+        "route;dur=0.21, s1;dur=4.10, merge;dur=0.30, total;dur=4.61",
+    ),
+    "Shardpoint-Coverage": _header(
+        "The share of all buckets that the answer is about, where it is not 1.",
+        0.75,
+        type="number",
+        minimum=0,
+        maximum=1,
+    ),
+    "Traceparent": _header(
+        "The caller's trace with a span of ours, where the request had one.",
+        "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+        type="string",
+        pattern="^00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$",
+    ),
+    "Vary": _header("Which headers of a request the answer depends on."),
+    "Www-Authenticate": _header("How to say who is calling.", 'Bearer realm="shardpoint"'),
+    "X-Request-Id": _header(
+        "Names the request in logs; every answer has one.",
+        "8e0c5984656800000001",
+        type="string",
+        pattern="^[A-Za-z0-9._-]{1,64}$",
+    ),
+}
+_OF_ALL = ("X-Request-Id", "RateLimit", "RateLimit-Policy", "Server-Timing", "Traceparent")
+_OF_SUCCESS = ("Api-Version", "Cache-Control", "Preference-Applied", "Vary")
+_SPELLED = {"Traceparent": "traceparent", "Www-Authenticate": "WWW-Authenticate"}
+
+
+def success_headers(endpoint: Endpoint[Any, Any]) -> dict[str, Any]:
+    """Return the headers of an answer that is no problem."""
+    if endpoint.kind == "mutation":
+        return _listed((*_OF_ALL, *_OF_SUCCESS, "Idempotency-Replayed"))
+    paged = ("Link", "Retry-After") if endpoint.shape == "page" else ()
+    return _listed((*_OF_ALL, *_OF_SUCCESS, "Shardpoint-Coverage", *paged))
+
+
+def problem_headers(status: int) -> dict[str, Any]:
+    """Return the headers of a problem with this status."""
+    more: dict[int, tuple[str, ...]] = {
+        401: ("Www-Authenticate",),
+        405: ("Allow",),
+        429: ("Retry-After",),
+        503: ("Retry-After",),
+    }
+    # Who is nobody has no limits, and what never reached an endpoint has no trace.
+    names = ("X-Request-Id",) if status in (401, 408, 413, 414, 431) else _OF_ALL
+    return _listed((*names, "Cache-Control", *more.get(status, ())))
+
+
+def _listed(names: Iterable[str]) -> dict[str, Any]:
+    return {
+        _SPELLED.get(name, name): {"$ref": f"#/components/headers/{name}"}
+        for name in sorted(names)
+    }
+
+
+REQUEST_HEADERS: dict[str, dict[str, Any]] = {
+    "Idempotency-Key": {
+        "description": "A new one for each thing that shall happen once: a repeat under it writes "
+        "nothing and gets the first answer.",
+        "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"},
+        "example": "0190a6e4-1b9c-7d3f-a1b2-c3d4e5f60718",
+    },
+    "Shardpoint-Timeout-Ms": {
+        "description": "How long the caller waits, in ms. What is left of it goes to the shards.",
+        "schema": {
+            "type": "integer",
+            "minimum": 1,
+            "maximum": TIMEOUT_MAX_MS,
+            "default": TIMEOUT_DEFAULT_MS,
+        },
+    },
+    "Shardpoint-Timing": {
+        "description": "`1` asks for `Server-Timing`.",
+        "schema": {"type": "string", "enum": ["1"]},
+    },
+    "traceparent": {
+        "description": "The caller's W3C trace context; a malformed one counts as none.",
+        "schema": {"type": "string"},
+        "example": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+    },
+}
+
+
+def parameter_components() -> dict[str, Any]:
+    """Return the request headers as parameters that operations refer to."""
+    return {
+        name: {"name": name, "in": "header", "required": False, **told}
+        for name, told in REQUEST_HEADERS.items()
+    }
+
+
+def request_headers(endpoint: Endpoint[Any, Any]) -> list[dict[str, Any]]:
+    """Return the request headers that mean something to an endpoint, beside `Prefer`."""
+    names = [name for name in REQUEST_HEADERS if name != "Idempotency-Key"]
+    if endpoint.kind == "mutation":
+        names.insert(0, "Idempotency-Key")
+    return [{"$ref": f"#/components/parameters/{name}"} for name in names]
