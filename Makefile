@@ -4,6 +4,7 @@ BIN := $(VENV)/bin
 PYTHON ?= python3
 PACKAGES := engine modeldefs dispatcher_site shardnode admin_ui tests manage.py
 export RUN_DIR ?= .run
+WORKERS ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help up down clean test bench lint fix install install-dev
@@ -24,8 +25,8 @@ install: $(VENV)/.installed ## Make the virtual environment
 
 install-dev: $(VENV)/.installed-dev ## Make it with what tests and lint need
 
-test: install-dev ## Run all tests on real embedded servers (ARGS="tests/unit -k name")
-	$(BIN)/pytest $(ARGS)
+test: install-dev ## Run all tests on real embedded servers (ARGS="tests/unit -k name", WORKERS=2)
+	$(BIN)/pytest $(or $(ARGS),-n $(WORKERS))
 
 bench: install-dev ## Measure beside pgbench (ARGS="--quick --only point"; PEERS=1: and other systems)
 	$(BIN)/python -m tests.benchmarks.run --out $(RUN_DIR)/bench $(if $(PEERS),--peers) $(ARGS)

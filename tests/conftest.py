@@ -3,7 +3,8 @@
 Invariant: a test run never touches a developer's cluster. RUN_DIR, DATABASE_URL and REDIS_URL
 point into a folder of this session before any Django settings are loaded, whatever the shell
 said, and the folder is gone afterwards. SHARDPOINT_TEST_DATABASE_URL names a server to use
-instead of the embedded one; its login must be a superuser.
+instead of the embedded one; its login must be a superuser. With ``-n 2`` each worker is a session
+of its own in all of this.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import django
 import hypothesis
@@ -22,6 +24,11 @@ from engine.databases import GivenPostgres, PostgresServer
 from engine.postgres import EmbeddedPostgres, PostgresSettings
 from engine.run_dir import RunDir
 from engine.valkey import EmbeddedValkey
+
+if TYPE_CHECKING:
+    from xdist.remote import Producer
+
+    from tests.sharing import ModuleScheduling
 
 RUN_DIR = RunDir(Path(tempfile.mkdtemp(prefix="spt-"))).create()
 VALKEY = EmbeddedValkey(RUN_DIR)
@@ -59,16 +66,33 @@ def pytest_unconfigure() -> None:
     RUN_DIR.remove()
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_setupnodes() -> None:
+    """Let workers find no settings, as this process did, and name servers of their own first."""
+    del os.environ["DJANGO_SETTINGS_MODULE"]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ModuleScheduling:
+    """Share the tests out by module."""
+    from tests.sharing import ModuleScheduling
+
+    return ModuleScheduling(config, log)
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run what needs whole clusters last: they stay up, and take their share of the machine."""
+    """Run what needs whole clusters last: they stay up, and take their share of the machine.
+
+    Workers that share the tests out take it first: what is long must not be begun at the end.
+    """
 
     def weight(item: pytest.Item) -> int:
         if "clusters" in getattr(item, "fixturenames", ()):
             return 2
         return int(any(folder in item.path.as_posix() for folder in CLUSTER_FOLDERS))
 
-    items.sort(key=weight)
+    items.sort(key=weight, reverse="PYTEST_XDIST_WORKER" in os.environ)
 
 
 @pytest.fixture(scope="session")

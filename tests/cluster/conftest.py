@@ -1,4 +1,4 @@
-"""Clusters that the tests of this folder share."""
+"""Clusters that the tests of this folder share, until the last of them has run."""
 
 from __future__ import annotations
 
@@ -49,20 +49,20 @@ def people_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def clusters(postgres_server: PostgresServer, redis_url: str) -> Iterator[dict[int, Cluster]]:
     """Return running clusters of 1, 2, 3, 5 and 8 shards, empty at first."""
     with running_clusters(postgres_server, redis_url, *SIZES) as running:
         yield running
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def cluster(clusters: dict[int, Cluster]) -> Cluster:
     """Return the cluster of three shards."""
     return clusters[3]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def loaded(
     clusters: dict[int, Cluster],
     oracle_dsn: str,
@@ -81,7 +81,7 @@ def loaded(
     return clusters
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def oracle_dsn(
     postgres_server: PostgresServer, catalog: Catalog, django_db_blocker: Any
 ) -> Iterator[str]:

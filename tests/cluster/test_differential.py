@@ -180,7 +180,7 @@ class World:
         return "World()"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def world(
     loaded: dict[int, Cluster],
     postgres_server: PostgresServer,

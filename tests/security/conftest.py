@@ -10,7 +10,7 @@ from engine.databases import PostgresServer
 from tests.cluster.clusters import Cluster, running_clusters
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def attacked(postgres_server: PostgresServer, redis_url: str) -> Iterator[Cluster]:
     """Return an empty cluster of two shards with two workers of each kind."""
     workers = {"FRONT_WORKERS": "2", "NODE_WORKERS": "2"}

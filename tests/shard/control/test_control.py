@@ -11,10 +11,10 @@ import sys
 import time
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import psycopg
 import pytest
 
 from dispatcher_site.registry.services.enrolling import enrol
@@ -31,7 +31,9 @@ from modeldefs.wire.keys import KeyEntry, Keyring, digest, mint_key
 from modeldefs.wire.problems import ShardUntrusted
 from modeldefs.wire.signing import sign_request, verify_response
 from shardnode.guard.keyring_age import FILE_NAME
+from shardnode.storage.naming import shard_names
 from tests.cluster.processes import await_true
+from tests.shard.storage.provisioned import drop_roles
 
 PROJECT = Path(__file__).resolve().parents[3]
 START_TIMEOUT_S = 60.0
@@ -108,27 +110,28 @@ class NodeClient:
         return status, answer
 
 
-@pytest.fixture
-def node(
-    postgres_server: PostgresServer, fresh_database: str, tmp_path: Path
-) -> Iterator[NodeClient]:
-    """Return a client of a node process that was just provisioned and never enrolled."""
+@contextmanager
+def running_node(server: PostgresServer, run_dir: Path) -> Iterator[NodeClient]:
+    """Run a node process that was just provisioned and never enrolled."""
     port = free_port()
-    environment = {**os.environ, "RUN_DIR": str(tmp_path)}
+    cluster_id = uuid.uuid4()
+    database = f"control_{cluster_id.hex}"
+    server.ensure_database(database)
+    environment = {**os.environ, "RUN_DIR": str(run_dir)}
     environment.pop("DJANGO_SETTINGS_MODULE", None)
     manage = [sys.executable, str(PROJECT / "manage.py"), "shardnode"]
     subprocess.run(
         [
             *manage,
             "provision",
-            *("--name", "c1", "--port", str(port), "--cluster-id", str(uuid.uuid4())),
-            *("--admin-dsn", postgres_server.dsn(fresh_database)),
+            *("--name", "c1", "--port", str(port), "--cluster-id", str(cluster_id)),
+            *("--admin-dsn", server.dsn(database)),
         ],
         env=environment,
         check=True,
         capture_output=True,
     )
-    with (tmp_path / "node.log").open("wb") as log:
+    with (run_dir / "node.log").open("wb") as log:
         process = subprocess.Popen(
             [*manage, "serve", "--name", "c1"], env=environment, stdout=log, stderr=log
         )
@@ -139,7 +142,26 @@ def node(
     finally:
         process.terminate()
         process.wait(30)
-        _drop_roles(postgres_server.dsn(fresh_database))
+        names = shard_names(shard="c1", schema="c1", cluster_id=cluster_id)
+        drop_roles(server.dsn(database), names)
+        server.drop_database(database)
+
+
+@pytest.fixture
+def new_node(postgres_server: PostgresServer, tmp_path: Path) -> Iterator[NodeClient]:
+    """Return a client of a node of the test's own that was never enrolled."""
+    with running_node(postgres_server, tmp_path) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def node(
+    postgres_server: PostgresServer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[NodeClient]:
+    """Return the client that a node is enrolled with, for tests that leave it as it is."""
+    with running_node(postgres_server, tmp_path_factory.mktemp("control")) as client:
+        assert client.enrol()[0] == 200
+        yield client
 
 
 def _wait(client: NodeClient, process: subprocess.Popen[bytes]) -> None:
@@ -155,28 +177,14 @@ def _wait(client: NodeClient, process: subprocess.Popen[bytes]) -> None:
     raise AssertionError("the node did not start")
 
 
-def _drop_roles(admin_dsn: str) -> None:
-    with psycopg.connect(admin_dsn, autocommit=True) as admin:
-        roles = [
-            row[0]
-            for row in admin.execute(
-                "SELECT rolname FROM pg_roles WHERE rolname ~ '^sp_[0-9a-f]{6}_c1_'"
-            ).fetchall()
-        ]
-        for role in roles:
-            admin.execute(f'DROP OWNED BY "{role}" CASCADE')
-        for role in roles:
-            admin.execute(f'DROP ROLE "{role}"')
-
-
-def test_node_obeys_its_dispatcher(node: NodeClient, tmp_path: Path) -> None:
+def test_node_obeys_its_dispatcher(new_node: NodeClient, tmp_path: Path) -> None:
     """Enrolled once, a node takes map, keyring and rows, and gives rows, counts and schema; its
     keys are in force while the dispatcher says that they are the newest."""
-    assert node.send("GET", "/_node/health")[0] == 401
-    status, answer = node.enrol()
+    assert new_node.send("GET", "/_node/health")[0] == 401
+    status, answer = new_node.enrol()
     assert (status, answer["standalone"]) == (200, True)
 
-    assert json.loads(node.call("GET", "/_node/health")[1])["standalone"] is True
+    assert json.loads(new_node.call("GET", "/_node/health")[1])["standalone"] is True
     mine, foreign = bucket_of(1), bucket_of(2)
     document = {
         "epoch": 3,
@@ -185,45 +193,47 @@ def test_node_obeys_its_dispatcher(node: NodeClient, tmp_path: Path) -> None:
     }
     if foreign < mine:
         document["owners"] = list(reversed(document["owners"]))  # type: ignore[call-overload]
-    assert node.call("PUT", "/_node/map", json.dumps(document).encode())[0] == 200
-    health = json.loads(node.call("GET", "/_node/health")[1])
+    assert new_node.call("PUT", "/_node/map", json.dumps(document).encode())[0] == 200
+    health = json.loads(new_node.call("GET", "/_node/health")[1])
     assert (health["map_epoch"], health["standalone"]) == (3, False)
     older = json.dumps({"epoch": 2, "ranges": [], "owners": []}).encode()
-    status, body = node.call("PUT", "/_node/map", older)
+    status, body = new_node.call("PUT", "/_node/map", older)
     assert (status, json.loads(body)["code"]) == (409, "stale-epoch")
 
     columns = "id,first_name,last_name,country,address,city"
     target = f"/_node/rows/User?load=l1&part=0&on_conflict=error&columns={columns}"
-    status, body = node.call("POST", target, f"{mine},1,A,B,C,D,E\n".encode())
+    status, body = new_node.call("POST", target, f"{mine},1,A,B,C,D,E\n".encode())
     assert (status, json.loads(body)["rows"]) == (200, 1)
-    status, body = node.call("POST", target, f"{mine},1,A,B,C,D,E\n".encode())
+    status, body = new_node.call("POST", target, f"{mine},1,A,B,C,D,E\n".encode())
     assert json.loads(body)["replayed"] is True
     target = target.replace("part=0", "part=1")
-    assert node.call("POST", target, f"{foreign},2,A,B,C,D,E\n".encode())[0] == 421
-    status, body = node.call("POST", target, f"{mine},x,A,B,C,D,E\n".encode())
+    assert new_node.call("POST", target, f"{foreign},2,A,B,C,D,E\n".encode())[0] == 421
+    status, body = new_node.call("POST", target, f"{mine},x,A,B,C,D,E\n".encode())
     assert (status, json.loads(body)["errors"][0]["pointer"]) == (400, "/1")
-    assert node.call("GET", "/_node/rows/User?limit=10")[1] == f"{mine},1,A,B,C,D,E\n".encode()
-    counted = json.loads(node.call("GET", f"/_node/counts?ranges={mine}-{mine}")[1])
+    assert new_node.call("GET", "/_node/rows/User?limit=10")[1] == f"{mine},1,A,B,C,D,E\n".encode()
+    counted = json.loads(new_node.call("GET", f"/_node/counts?ranges={mine}-{mine}")[1])
     assert counted["User"] == {"rows": 1, "ranges": {f"{mine}-{mine}": 1}}
-    assert len(json.loads(node.call("GET", "/_node/schema")[1])["models"]["User"]["hash"]) == 64
+    assert (
+        len(json.loads(new_node.call("GET", "/_node/schema")[1])["models"]["User"]["hash"]) == 64
+    )
 
     minted, pepper = mint_key(), secrets.token_bytes(32)
     entry = KeyEntry(kid=minted.kid, digest=digest(pepper, minted.secret), scopes=("*",))
     ring = Keyring([entry], {1: pepper}, generation=2).encode()
-    sealed = seal(node.pair_key, ring, generation=2, nonce=secrets.token_bytes(12))
+    sealed = seal(new_node.pair_key, ring, generation=2, nonce=secrets.token_bytes(12))
     assert (
-        node.call(
+        new_node.call(
             "PUT", "/_node/keyring", json.dumps({"generation": 2, "sealed": sealed}).encode()
         )[0]
         == 200
     )
     key = {"Authorization": f"Bearer {minted.text}"}
-    status, body, _ = node.send("GET", "/get_user?id=1", headers=key)
+    status, body, _ = new_node.send("GET", "/get_user?id=1", headers=key)
     assert (status, json.loads(body)["items"][0]["first_name"]) == (200, "A")
-    status, body, _ = node.send("GET", "/get_user?id=2", headers=key)
+    status, body, _ = new_node.send("GET", "/get_user?id=2", headers=key)
     assert status == 421
     assert json.loads(body)["owner"] == {"shard": "c2", "url": "http://u2"}
-    _check_word_of_dispatcher(node, minted.text, tmp_path / "nodes" / "c1" / FILE_NAME)
+    _check_word_of_dispatcher(new_node, minted.text, tmp_path / "nodes" / "c1" / FILE_NAME)
 
 
 def _lets_in(node: NodeClient, key: str) -> int:
@@ -282,26 +292,25 @@ FORGED = [
 ]
 
 
-def test_no_web_page_enrols_a_node(node: NodeClient) -> None:
+def test_no_web_page_enrols_a_node(new_node: NodeClient) -> None:
     """What a browser on this machine can be made to send is refused, and changes nothing."""
-    attacker = NodeClient(node.port)
+    attacker = NodeClient(new_node.port)
     for headers, status, code in FORGED:
         answered, problem = attacker.enrol(headers=headers)
 
         assert (headers, answered, problem["code"]) == (headers, status, code)
-    assert node.enrol(headers={"Content-Type": "Application/JSON; charset=utf-8"})[0] == 200
+    assert new_node.enrol(headers={"Content-Type": "Application/JSON; charset=utf-8"})[0] == 200
     assert attacker.enrol()[0] == 409
 
 
-def test_the_dispatcher_enrols_as_nodes_want_it(node: NodeClient) -> None:
+def test_the_dispatcher_enrols_as_nodes_want_it(new_node: NodeClient) -> None:
     """What the dispatcher sends passes every check, by address and by name."""
     for host in ("127.0.0.1", "localhost"):
-        assert enrol(host=host, port=node.port, name="c1", token=None).document_rows == 0
+        assert enrol(host=host, port=new_node.port, name="c1", token=None).document_rows == 0
 
 
 def test_control_bodies_are_json_by_type(node: NodeClient) -> None:
     """A signed body of another type is refused as well."""
-    node.enrol()
     body = b'{"epoch": 1, "ranges": [], "owners": []}'
     status, answer = node.call("PUT", "/_node/map", body, "text/plain")
 
@@ -324,7 +333,6 @@ MALFORMED = [
 
 def test_malformed_control_requests(node: NodeClient) -> None:
     """What is malformed is refused as a problem, signed like any answer."""
-    node.enrol()
     for method, target, body, status in MALFORMED:
         answered, document = node.call(method, target, body)
 

@@ -58,11 +58,13 @@ def test_map_never_goes_back(rw: Connection) -> None:
     "ranges",
     [[(0, 16384, 1)], [(5, 4, 1)], [(0, 9, 1), (9, 12, 1)], [(0, 9, 2)], [(-1, 9, 1)]],
 )
-def test_broken_maps_are_refused(rw: Connection, ranges: list[tuple[int, int, int]]) -> None:
+def test_broken_maps_are_refused(
+    settled_rw: Connection, ranges: list[tuple[int, int, int]]
+) -> None:
     """Ranges that overlap, leave the buckets or come from the future are no map."""
     with pytest.raises(InvalidRequest):
-        accept_map(rw, epoch=1, ranges=[OwnedRange(*each) for each in ranges], owners=[])
-    assert read_meta(rw).map_epoch == 0
+        accept_map(settled_rw, epoch=1, ranges=[OwnedRange(*each) for each in ranges], owners=[])
+    assert read_meta(settled_rw).map_epoch == 0
 
 
 @pytest.mark.parametrize("hold", ["map", "bucket"])

@@ -46,14 +46,14 @@ def add_person(rw: Connection, id: int) -> None:
         "SELECT pg_notify('a', 'b')",
     ],
 )
-def test_reader_never_writes(rw: Connection, ro: Connection, script: str) -> None:
+def test_reader_never_writes(settled_rw: Connection, settled_ro: Connection, script: str) -> None:
     """The read login changes nothing, whatever it does to its session first."""
-    add_person(rw, 1)
     with pytest.raises((errors.InsufficientPrivilege, errors.ReadOnlySqlTransaction)):
-        ro.execute(script)
-    ro.rollback()
+        settled_ro.execute(script)
+    settled_ro.rollback()
 
-    assert rw.execute("SELECT name FROM fixture_person").fetchall() == [("A",)]
+    assert settled_rw.execute("SELECT name FROM fixture_person").fetchall() == [("A",)]
+    assert settled_rw.execute("SELECT name FROM fixture_country").fetchall() == [("Sweden",)]
 
 
 @pytest.mark.parametrize(
@@ -74,10 +74,14 @@ def test_reader_never_writes(rw: Connection, ro: Connection, script: str) -> Non
         "COPY fixture_person TO PROGRAM 'cat'",
     ],
 )
-def test_writer_changes_rows_only(shard: FixtureShard, rw: Connection, statement: str) -> None:
+def test_writer_changes_rows_only(
+    settled: FixtureShard, settled_rw: Connection, statement: str
+) -> None:
     """The write login can neither change tables nor its shard's ownership."""
     with pytest.raises(errors.InsufficientPrivilege):
-        rw.execute(statement.replace("{owner}", f'"{shard.names.owner}"'))
+        settled_rw.execute(statement.replace("{owner}", f'"{settled.names.owner}"'))
+
+    assert settled_rw.execute("SELECT name FROM fixture_person").fetchall() == [("A",)]
 
 
 def test_schemas_are_apart(

@@ -88,14 +88,14 @@ def test_new_column_table_and_index(shard: FixtureShard, rw: Connection) -> None
         ),
     ],
 )
-def test_other_changes_are_refused_whole(shard: FixtureShard, changed: Any, code: str) -> None:
+def test_other_changes_are_refused_whole(settled: FixtureShard, changed: Any, code: str) -> None:
     """A change that is not additive is refused by name, and nothing else is done either."""
     extra = make_model("Extra", {"id": models.BigIntegerField(primary_key=True)}, key="id")
     with pytest.raises(RolloutNeeded) as refused:
-        apply(shard, shard.country, extra, changed())
+        apply(settled, settled.country, extra, changed())
 
     assert code in {refusal.code for refusal in refused.value.refusals}
-    with psycopg.connect(shard.migrate_dsn) as connection:
+    with psycopg.connect(settled.migrate_dsn) as connection:
         found = connection.execute("SELECT to_regclass('fixture_extra')").fetchone()
     assert found == (None,)
 
@@ -152,19 +152,15 @@ def test_text_orders_by_code_point(shard: FixtureShard, rw: Connection) -> None:
         ("8", "UPDATE fixture_person SET bucket = 8", "SP002"),
     ],
 )
-def test_guard_refuses(
-    shard: FixtureShard, rw: Connection, setting: str, statement: str, state: str
-) -> None:
+def test_guard_refuses(settled_rw: Connection, setting: str, statement: str, state: str) -> None:
     """Rows change only under their own bucket, and never their shard key."""
-    with rw.transaction():
-        rw.execute("SELECT set_config('sp.bucket', '7', true)")
-        rw.execute("INSERT INTO fixture_person VALUES (7, 1, 'A', 'SE', NULL)")
-    rw.execute("SELECT set_config('sp.bucket', %s, false)", (setting,))
+    settled_rw.execute("SELECT set_config('sp.bucket', %s, false)", (setting,))
     with pytest.raises(psycopg.Error) as refused:
-        rw.execute(statement)
+        settled_rw.execute(statement)
 
     assert refused.value.sqlstate == state
-    assert rw.execute("SELECT count(*) FROM fixture_person").fetchone() == (1,)
+    rows = settled_rw.execute("SELECT * FROM fixture_person").fetchall()
+    assert rows == [(7, 1, "A", "SE", None)]
 
 
 def test_guard_refuses_truncate_even_to_the_owner(shard: FixtureShard) -> None:
@@ -195,17 +191,16 @@ WRITES_OF_REFERENCES = [
 @pytest.mark.parametrize("setting", ["", "7", None])
 @pytest.mark.parametrize("statement", WRITES_OF_REFERENCES)
 def test_reference_is_written_by_loads_alone(
-    shard: FixtureShard, rw: Connection, statement: str, setting: str | None
+    settled_rw: Connection, statement: str, setting: str | None
 ) -> None:
     """What a mutation does to a reference row is refused under any bucket."""
-    add_country(rw)
     if setting is not None:
-        rw.execute("SELECT set_config('sp.bucket', %s, false)", (setting,))
+        settled_rw.execute("SELECT set_config('sp.bucket', %s, false)", (setting,))
     with pytest.raises(psycopg.Error) as refused:
-        rw.execute(statement)
+        settled_rw.execute(statement)
 
     assert refused.value.sqlstate == "SP005"
-    assert rw.execute("SELECT * FROM fixture_country").fetchall() == [("SE", "Sweden")]
+    assert settled_rw.execute("SELECT * FROM fixture_country").fetchall() == [("SE", "Sweden")]
 
 
 @pytest.mark.parametrize("statement", WRITES_OF_REFERENCES[1:])
