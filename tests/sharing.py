@@ -31,7 +31,7 @@ def unit_of(nodeid: str) -> str:
     return folder if folder in SHARED and path not in ALONE else path
 
 
-class ModuleScheduling(LoadScopeScheduling):
+class ModuleScheduling(LoadScopeScheduling):  # type: ignore[misc]
     """Gives each worker that has almost nothing left the next unit."""
 
     def __init__(self, config: pytest.Config, log: Producer | None = None) -> None:
