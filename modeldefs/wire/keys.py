@@ -6,6 +6,9 @@ database holds. A ``Keyring`` is one immutable generation of all live keys: disp
 authenticate against it without asking a database, and a revoked key is one that the next
 generation leaves out or marks. No slow hash: the secret has 256 random bits.
 
+For a key its holder may get a short-lived, signed capability (``capabilities``), which a keyring
+takes in its place for as long as the key is good.
+
 Scopes read ``model@version:endpoint:verb``; ``*`` stands for any value of a part, a leading ``!``
 denies and wins. A key without scopes may do nothing.
 
@@ -23,12 +26,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
-from typing import NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import msgspec
 
 from modeldefs.wire.problems import Unauthorized
 from modeldefs.wire.quotas import KeyLimits
+
+if TYPE_CHECKING:
+    from modeldefs.wire.capabilities import CapabilityReader
 
 ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 KID_LENGTH = 10
@@ -223,6 +229,7 @@ class Principal:
     environment: str
     kind: str = "data"
     limits: KeyLimits | None = None
+    within: tuple[str, ...] | None = None  # of a capability: scopes that narrow those of the key
     _decisions: dict[tuple[str, int | str, str, str], bool] = field(
         default_factory=dict, repr=False, compare=False, hash=False
     )
@@ -232,7 +239,9 @@ class Principal:
         call = (model, version, endpoint, verb)
         known = self._decisions.get(call)
         if known is None:
-            known = scope_allows(self.scopes, model, version, endpoint, verb)
+            known = scope_allows(self.scopes, model, version, endpoint, verb) and (
+                self.within is None or scope_allows(self.within, model, version, endpoint, verb)
+            )
             # Names and versions may come from callers: forget rather than grow.
             if len(self._decisions) >= DECISIONS_CACHED_MAX:
                 self._decisions.clear()
@@ -240,7 +249,9 @@ class Principal:
         return known
 
 
-class _Proven(NamedTuple):
+class Proven(NamedTuple):
+    """A caller who is known, and when and from where that holds."""
+
     principal: Principal
     not_before: float
     expires: float
@@ -273,11 +284,13 @@ class Keyring:
         peppers: Mapping[int, bytes] | None = None,
         *,
         generation: int = 0,
+        capabilities: CapabilityReader | None = None,
     ) -> None:
         self.generation = generation
+        self._capabilities = capabilities
         self._entries = {entry.kid: entry for entry in entries}
         self._peppers = dict(peppers or {})
-        self._proven: dict[bytes | str, _Proven] = {}
+        self._proven: dict[bytes | str, Proven] = {}
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -297,6 +310,19 @@ class Keyring:
         known = msgspec.json.decode(document, type=KeyringDocument)
         peppers = {int(version): bytes.fromhex(pepper) for version, pepper in known.pepper.items()}
         return cls(known.keys, peppers, generation=known.generation)
+
+    def accepting(self, capabilities: CapabilityReader) -> Keyring:
+        """Return a keyring of the same keys that takes capabilities for them too."""
+        return Keyring(
+            self._entries.values(),
+            self._peppers,
+            generation=self.generation,
+            capabilities=capabilities,
+        )
+
+    def entry(self, kid: str) -> KeyEntry | None:
+        """Return what is known of a key; None if it is none of these."""
+        return self._entries.get(kid)
 
     def encode(self) -> bytes:
         """Return the keyring as JSON, same bytes for same keys. Holds the peppers: seal it."""
@@ -324,22 +350,24 @@ class Keyring:
         """
         if not header:
             raise Unauthorized
-        proven = self._proven.get(header)
-        if proven is None:
-            proven = self._prove(header)
+        known = self._proven.get(header)
+        if known is None:
+            known = self._prove(header)
             if len(self._proven) >= PRINCIPALS_CACHED_MAX:
                 self._proven.clear()
-            self._proven[header] = proven
-        if not proven.not_before <= now < proven.expires:
+            self._proven[header] = known
+        if not known.not_before <= now < known.expires:
             raise Unauthorized
-        if proven.networks and not inside_networks(proven.networks, client_host):
+        if known.networks and not inside_networks(known.networks, client_host):
             raise Unauthorized
-        return proven.principal
+        return known.principal
 
-    def _prove(self, header: bytes | str) -> _Proven:
-        if len(header) > KEY_BYTES_MAX:
-            raise Unauthorized
+    def _prove(self, header: bytes | str) -> Proven:
         text = header.decode("latin-1") if isinstance(header, bytes) else header
+        if len(header) > KEY_BYTES_MAX:
+            if self._capabilities is None:
+                raise Unauthorized
+            return self._capabilities.prove(key_of_header(text), self._entries, self.generation)
         parsed = parse_key(key_of_header(text))
         if parsed is None:
             raise Unauthorized
@@ -351,9 +379,14 @@ class Keyring:
             raise Unauthorized
         if (entry.kind, entry.environment) != (parsed.kind, parsed.environment):
             raise Unauthorized
-        principal = Principal(
-            entry.kid, entry.owner, entry.scopes, entry.environment, entry.kind, entry.limits
-        )
-        expires = float("inf") if entry.expires is None else entry.expires
-        networks = tuple(ip_network(cidr) for cidr in entry.cidrs)
-        return _Proven(principal, entry.not_before, expires, networks)
+        return proven(entry)
+
+
+def proven(entry: KeyEntry, within: tuple[str, ...] | None = None) -> Proven:
+    """Return what a key lets its caller do, narrowed to some scopes if any are said."""
+    principal = Principal(
+        entry.kid, entry.owner, entry.scopes, entry.environment, entry.kind, entry.limits, within
+    )
+    expires = float("inf") if entry.expires is None else entry.expires
+    networks = tuple(ip_network(cidr) for cidr in entry.cidrs)
+    return Proven(principal, entry.not_before, expires, networks)
