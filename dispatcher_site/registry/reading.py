@@ -20,7 +20,8 @@ from dispatcher_site.registry.services.shard_map import (
     current_epoch,
     current_ranges,
 )
-from dispatcher_site.trust.pairing import dispatcher_id, pair_key_for
+from dispatcher_site.trust.pairing import dispatcher_identity, pair_key_for
+from modeldefs.wire.capabilities import CapabilityReader
 from modeldefs.wire.keys import Keyring
 
 __all__ = ["NodeAddress", "RoutingSnapshot", "routing_generation", "routing_snapshot"]
@@ -70,4 +71,7 @@ def routing_snapshot() -> RoutingSnapshot:
             )
             for node in primaries.exclude(shard__state=Shard.State.REMOVED)
         }
-        return RoutingSnapshot(generation, epoch, dispatcher_id(), ranges, nodes, keyring())
+        own = dispatcher_identity()
+        reader = CapabilityReader(audience=own.id, public_key=own.public.ed25519)
+        keys = keyring().accepting(reader)
+        return RoutingSnapshot(generation, epoch, own.id, ranges, nodes, keys)

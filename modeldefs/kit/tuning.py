@@ -12,11 +12,13 @@ from dataclasses import dataclass, field
 from django.core.exceptions import ImproperlyConfigured
 
 from modeldefs.wire.admission import AdmissionLimits
+from modeldefs.wire.capabilities import LIFETIME_S_MAX
 
 SHARD_IN_FLIGHT_MAX = 512
 LANE_WAIT_MS = 250
 SLOW_MS = 1_000
 KEYS_AGE_S_MAX = 900
+CAPABILITY_S = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +30,7 @@ class Tuning:
     lane_wait_ms: int = LANE_WAIT_MS
     slow_ms: int = SLOW_MS
     keys_age_s_max: int = KEYS_AGE_S_MAX
+    capability_s: int = CAPABILITY_S
     access_log: bool = False
 
 
@@ -56,6 +59,7 @@ def tuning_from(environ: Mapping[str, str]) -> Tuning:
         lane_wait_ms=_whole(environ, "SHARDPOINT_LANE_WAIT_MS", LANE_WAIT_MS, 0, 30_000),
         slow_ms=_whole(environ, "SHARDPOINT_SLOW_MS", SLOW_MS, 0, 30_000),
         keys_age_s_max=_whole(environ, "SHARDPOINT_KEYS_AGE_S_MAX", KEYS_AGE_S_MAX, 5, 86_400),
+        capability_s=_whole(environ, "SHARDPOINT_CAPABILITY_S", CAPABILITY_S, 10, LIFETIME_S_MAX),
         access_log=environ.get("SHARDPOINT_ACCESS_LOG", "").strip().lower()
         in ("1", "true", "yes", "on"),
     )

@@ -11,6 +11,7 @@ import json
 import logging
 from pathlib import Path
 
+from modeldefs.wire.capabilities import CapabilityReader
 from modeldefs.wire.enrolment import EnrolledDispatcher, Identity, PublicIdentity, open_sealed
 from modeldefs.wire.keys import Keyring
 from modeldefs.wire.problems import Problem, ShardUnavailable, Unauthorized
@@ -104,6 +105,13 @@ class Trust:
             open_sealed(pair_key, sealed.decode("ascii", "replace"), generation=generation)
         )
 
+    def _capabilities(self) -> CapabilityReader:
+        """Return what reads the tokens of our dispatcher."""
+        own = self.enrolled
+        if own is None:
+            raise Unauthorized
+        return CapabilityReader(audience=own.id, public_key=own.key.ed25519)
+
     def _look_at_age(self, state: KnownState) -> None:
         if not state.meta.standalone:
             self.age.look(state.meta.keyring_generation)
@@ -114,7 +122,8 @@ class Trust:
         if meta.keyring is None:
             return Keyring()
         try:
-            return self.open_keyring(meta.keyring, generation=meta.keyring_generation)
+            ring = self.open_keyring(meta.keyring, generation=meta.keyring_generation)
+            return ring.accepting(self._capabilities())
         except (Problem, ValueError):
             logger.exception("guard.keyring_unreadable")
             return Keyring()

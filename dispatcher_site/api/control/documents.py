@@ -172,6 +172,15 @@ class NewKey(LimitsInput):
     expires_at = serializers.DateTimeField(required=False)
 
 
+class NewCapability(StrictInput):
+    """What trading a key for a capability takes."""
+
+    scopes = serializers.ListField(
+        child=serializers.CharField(max_length=300), max_length=100, required=False
+    )
+    lifetime_s = serializers.IntegerField(min_value=1, required=False)
+
+
 class Reason(StrictInput):
     """Why, for the audit log."""
 

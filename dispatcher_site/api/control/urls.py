@@ -5,7 +5,7 @@ from __future__ import annotations
 from django.urls import path
 from rest_framework.routers import APIRootView, DefaultRouter
 
-from dispatcher_site.api.control import views
+from dispatcher_site.api.control import direct_calls, views
 
 
 class ControlRoot(APIRootView):
@@ -33,4 +33,9 @@ router.register("jobs", views.Jobs, basename="job")
 router.register("metrics", views.Metrics, basename="metric")
 router.register("audit", views.Audit, basename="audit")
 
-urlpatterns = [path("health/", views.Health.as_view(), name="health"), *router.urls]
+urlpatterns = [
+    path("health/", views.Health.as_view(), name="health"),
+    path("capabilities", direct_calls.Capabilities.as_view(), name="capabilities"),
+    path("routing", direct_calls.Routing.as_view(), name="routing"),
+    *router.urls,
+]
