@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 from modeldefs.kit.asks import Ask, Served
 from modeldefs.kit.catalog import Catalog
+from modeldefs.kit.conditions import conditions_of
 from modeldefs.kit.errors import DefinitionError
 from modeldefs.kit.many_requests import ManyReader
 from modeldefs.kit.plans import ReadPlan
@@ -109,6 +110,9 @@ class AskReader:
         prefers = NOTHING
         if headers.preferences is not None:
             prefers = honoured(headers.preferences, served.endpoint, is_export=is_export)
+        conditions = None
+        if headers.is_conditional or served.needs_match:
+            conditions = conditions_of(headers, served.endpoint, method, is_export=is_export)
         mask = served.mask_of(asked.values)
         plan = None
         stand = START
@@ -130,6 +134,7 @@ class AskReader:
             is_export,
             prefers=prefers,
             lagging=stand.lagging,
+            conditions=conditions,
         )
 
     def _stand(

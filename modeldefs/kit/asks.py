@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from modeldefs.kit.catalog import shard_key_parameter
+from modeldefs.kit.conditions import Conditions
 from modeldefs.kit.endpoints import Endpoint
 from modeldefs.kit.many import ManyEndpoint
 from modeldefs.kit.many_requests import ManyReader, QuickMany
@@ -15,6 +16,7 @@ from modeldefs.kit.plans import ReadPlan
 from modeldefs.kit.preferences import NOTHING, Honoured
 from modeldefs.kit.quick_requests import QuickRequests
 from modeldefs.kit.requests import RequestReader, export_reader
+from modeldefs.kit.row_versions import answers_whole_rows
 from modeldefs.kit.traces import Trace
 from modeldefs.wire import calls
 from modeldefs.wire.cursors import Lagging
@@ -103,6 +105,7 @@ class Ask:
     trace: Trace | None = None  # of a request that asked for it
     prefers: Honoured = NOTHING
     lagging: tuple[Lagging, ...] = ()  # bucket ranges whose place is not ``after``
+    conditions: Conditions | None = None
 
     @property
     def is_scatter(self) -> bool:
@@ -138,6 +141,7 @@ class Ask:
             hop=is_hop and not own,
             trace=self.trace.header if self.trace is not None else "",
             rollback=self.prefers.rollback,
+            condition=self.conditions.of_row() if self.conditions is not None else None,
         )
 
     def many_call(
@@ -218,12 +222,14 @@ class Served:
         "endpoint",
         "export_reader",
         "head",
+        "is_row",
         "is_single",
         "key_parameter",
         "methods",
         "model",
         "name",
         "names",
+        "needs_match",
         "path",
         "plans",
         "quick",
@@ -240,6 +246,8 @@ class Served:
         self.row = new_row() if row is None else row  # where its requests are counted
         self.name = endpoint.name
         self.is_single = endpoint.shape == "single"
+        # Does it answer a row as it is stored, whose hash is the row's version?
+        self.is_row = endpoint.shape == "row" and answers_whole_rows(endpoint.model)
         self.path = b"/" + endpoint.name.encode()
         self.methods = {method.encode() for method in endpoint.methods}
         self.allow = ", ".join(sorted({m.decode() for m in self.methods} | {"OPTIONS"}))
@@ -257,6 +265,7 @@ class Served:
         self.version = endpoint.version
         self.verb = "write" if endpoint.kind == "mutation" else "read"
         self.key_parameter = shard_key_parameter(endpoint) if self.verb == "write" else ""
+        self.needs_match = endpoint.options.if_match == "required"
         self.plans: dict[int, ReadPlan] = {}
         self.head = b"".join(b"%b: %b\r\n" % header for header in JSON_HEADERS)
         self.head += b"api-version: %d\r\nx-request-id: " % self.version

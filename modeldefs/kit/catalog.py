@@ -24,6 +24,7 @@ from modeldefs.kit.endpoints import Endpoint
 from modeldefs.kit.errors import DefinitionError
 from modeldefs.kit.many import ManyEndpoint, check_many, many_endpoints
 from modeldefs.kit.plans import ReadPlan, read_plan
+from modeldefs.kit.row_versions import check_required
 from modeldefs.kit.tracing import presence_sets
 from modeldefs.kit.write_plans import WritePlan, write_plan
 
@@ -252,6 +253,7 @@ def _check_endpoint(
         for refusal in problem_errors(endpoint.options.problems, endpoint.model, problems):
             raise refusal.at(f"{endpoint.function.__module__}.{endpoint.name}")
         shard_key_parameter(endpoint)
+        check_required(endpoint)
         for presence in presence_sets(endpoint):
             catalog.write_plan(endpoint, presence)
         return

@@ -11,7 +11,13 @@ from typing import Any, ParamSpec, TypeVar, overload
 from django.db import models
 
 from modeldefs.kit.declared_problems import DeclaredProblem
-from modeldefs.kit.endpoints import PAGE_LIMIT_DEFAULT, PAGE_LIMIT_MAX, Endpoint, Options
+from modeldefs.kit.endpoints import (
+    PAGE_LIMIT_DEFAULT,
+    PAGE_LIMIT_MAX,
+    Endpoint,
+    IfMatch,
+    Options,
+)
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -101,6 +107,7 @@ def mutation(
     methods: tuple[str, ...] = ("POST",),
     many: str = "",
     problems: Sequence[type[DeclaredProblem]] = (),
+    if_match: IfMatch = "optional",
 ) -> Callable[[Callable[P, R]], Endpoint[P, R]]: ...
 def mutation(
     function: Callable[P, R] | None = None,
@@ -110,6 +117,7 @@ def mutation(
     methods: tuple[str, ...] = ("POST",),
     many: str = "",
     problems: Sequence[type[DeclaredProblem]] = (),
+    if_match: IfMatch = "optional",
 ) -> Any:
     """Declare a write: one transaction on the one shard that owns the row.
 
@@ -121,9 +129,16 @@ def mutation(
             previews and prefetchers follow links.
         many: The name of an endpoint beside it that creates many rows in one request.
         problems: The refusals of its own that it may answer with.
+        if_match: With "required" a caller must name the version of the row that it changes, by
+            the header ``If-Match``; else a caller may.
     """
     options = Options(
-        "mutation", on=on, methods=tuple(methods), many=many, problems=tuple(problems)
+        "mutation",
+        on=on,
+        methods=tuple(methods),
+        many=many,
+        problems=tuple(problems),
+        if_match=if_match,
     )
     if function is not None:
         return Endpoint(function, options)

@@ -34,6 +34,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 Kind = Literal["query", "aggregate", "mutation"]
+IfMatch = Literal["optional", "required"]
 Shape = Literal["page", "single", "groups", "totals", "row", "rows", "value"]
 
 PAGE_LIMIT_DEFAULT = 50
@@ -62,6 +63,7 @@ class Options:
     limit_max: int = PAGE_LIMIT_MAX
     many: str = ""
     partial: bool = True  # may a caller prefer an answer that lacks shards?
+    if_match: IfMatch = "optional"  # of a mutation: must a caller name the row's version?
 
 
 @dataclass(eq=False)

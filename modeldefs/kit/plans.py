@@ -19,6 +19,7 @@ from modeldefs.kit.classify import Route, check_page, check_shape, model_of, rou
 from modeldefs.kit.endpoints import Endpoint
 from modeldefs.kit.errors import DefinitionError
 from modeldefs.kit.point_reads import point_statement
+from modeldefs.kit.row_versions import tag_form
 from modeldefs.kit.statements import Column, Statement, page_statement
 from modeldefs.kit.tracing import Trace, trace
 
@@ -36,6 +37,7 @@ class ReadPlan:
     point: Statement | None = None  # many reads of one row each, where a read has one at most
     # A page of named buckets, from its start or behind a cursor: made when a walk asks for one.
     ranged: Callable[[bool], Statement] | None = field(default=None, compare=False, repr=False)
+    tag_form: bytes = b""  # of a read of one row: its ETag, with %b for the hash
 
     @property
     def columns(self) -> tuple[Column, ...]:
@@ -114,15 +116,19 @@ def _plan_of(traced: Trace, tables: Tables) -> ReadPlan:
     def ranged(after: bool) -> Statement:
         return page_statement(queryset, order, after=after, in_buckets=True)
 
+    first = page_statement(queryset, order, after=False)
     is_walk = endpoint.shape == "page" and route.reach in ("scatter", "list")
     return ReadPlan(
         route,
-        first=page_statement(queryset, order, after=False),
+        first=first,
         after=None if endpoint.shape == "single" else page_statement(queryset, order, after=True),
         point=point_statement(queryset, {s.name: s.pg_type for s in endpoint.parameters})
         if route.is_single_shard
         else None,
         ranged=ranged if is_walk else None,
+        tag_form=tag_form(model, first.columns, is_whole=route.is_single_shard)
+        if endpoint.shape == "single"
+        else b"",
     )
 
 

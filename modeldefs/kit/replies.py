@@ -23,6 +23,7 @@ from modeldefs.kit.asks import (
 from modeldefs.kit.preferences import NOTHING
 from modeldefs.kit.request_headers import LINES_TYPE
 from modeldefs.kit.requests import CURSOR_LENGTH_MAX
+from modeldefs.kit.row_versions import ANSWER_TAG, ROW_TAG, version_of
 from modeldefs.wire.cursors import Lagging, binding_of, sign_cursor
 from modeldefs.wire.http1 import HttpReply, HttpRequest, JsonReply, ProblemReply, StreamReply
 from modeldefs.wire.keys import Principal
@@ -62,11 +63,7 @@ class ReplyMaker:
         if ask.prefers is not NOTHING and ask.prefers.applied:
             head += b"preference-applied: %b\r\n" % ask.prefers.applied
         if isinstance(outcome, Written):
-            if outcome.replayed:
-                head += b"idempotency-replayed: true\r\n"
-            if ask.prefers.minimal:
-                return _without_content(head)
-            return JsonReply(outcome.body, head)
+            return _written_reply(ask, outcome, head)
         shards = outcome.shards
         envelope = _ONE_SHARD_JSON if shards is ONE_SHARD else _shards_json(shards)
         if shards.missing:
@@ -77,14 +74,27 @@ class ReplyMaker:
         if isinstance(outcome, GroupsOutcome):
             value = groups_json(ask, outcome.rows)
         elif ask.served.is_single:
-            if not outcome.rows and not ask.served.endpoint.optional_result:
-                # Where a shard is missing nobody knows whether there is such a row.
-                is_known = not shards.missing
-                absent = NotFound() if is_known else ShardUnavailable(shards=shards.missing)
-                return problem_reply(absent, request.path, ask.request_id)
-            value = outcome.rows or b"null"
+            return self._single_reply(ask, outcome, request, head, envelope)
         else:
             return self._page_reply(ask, outcome, request, head, envelope)
+        return JsonReply(b'{"value":%b,"shards":%b}' % (value, envelope), head)
+
+    def _single_reply(
+        self, ask: Ask, outcome: PageOutcome, request: HttpRequest, head: bytes, envelope: bytes
+    ) -> HttpReply:
+        shards = outcome.shards
+        if not outcome.rows and not ask.served.endpoint.optional_result:
+            # Where a shard is missing nobody knows whether there is such a row.
+            is_known = not shards.missing
+            absent = NotFound() if is_known else ShardUnavailable(shards=shards.missing)
+            return problem_reply(absent, request.path, ask.request_id)
+        value = outcome.rows or b"null"
+        is_whole = not shards.missing and shards.coverage == 1
+        etag = etag_of(ask, value)
+        if is_whole:
+            head += b"etag: %b\r\n" % etag
+        if ask.conditions is not None and ask.conditions.is_unchanged(etag) and is_whole:
+            return _without_content(304, head)
         return JsonReply(b'{"value":%b,"shards":%b}' % (value, envelope), head)
 
     def _page_reply(
@@ -166,9 +176,29 @@ def _shards_json(shards: Shards) -> bytes:
     )
 
 
-def _without_content(head: bytes) -> HttpReply:
+def etag_of(ask: Ask, value: bytes) -> bytes:
+    """Return the ETag of an answer of one row, or of none."""
+    assert ask.plan is not None
+    form = ask.plan.tag_form
+    if value == b"null" and ROW_TAG in form:
+        form = form.replace(ROW_TAG, ANSWER_TAG)
+    return form % version_of(value)
+
+
+def _written_reply(ask: Ask, outcome: Written, head: bytes) -> HttpReply:
+    if outcome.replayed:
+        head += b"idempotency-replayed: true\r\n"
+    has_row = ask.served.is_row and outcome.body != b"null"
+    if has_row and not ask.prefers.rollback:  # else no such row is stored
+        head += b"etag: " + ROW_TAG % version_of(outcome.body) + b"\r\n"
+    if ask.prefers.minimal:
+        return _without_content(204, head)
+    return JsonReply(outcome.body, head)
+
+
+def _without_content(status: int, head: bytes) -> HttpReply:
     lines = (line.partition(b": ") for line in head.split(b"\r\n")[:-1])
-    return HttpReply(204, b"", [(name, value) for name, _, value in lines if name != _TYPE])
+    return HttpReply(status, b"", [(name, value) for name, _, value in lines if name != _TYPE])
 
 
 _ONE_SHARD_JSON = _shards_json(ONE_SHARD)

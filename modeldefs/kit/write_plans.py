@@ -25,9 +25,10 @@ from modeldefs.kit.errors import DefinitionError
 from modeldefs.kit.frozen_values import Names, is_literal
 from modeldefs.kit.query_tree import walk
 from modeldefs.kit.results import Changed
+from modeldefs.kit.row_versions import members_sql
 from modeldefs.kit.statements import Column, number_parameters, output_columns
 from modeldefs.kit.tracing import Param, Slot
-from modeldefs.kit.wireforms import FLOAT, JSON, WireForm, form_of
+from modeldefs.kit.wireforms import form_of
 from modeldefs.kit.write_tracing import (
     Affected,
     Captured,
@@ -160,12 +161,12 @@ def _plan_of(key: str, world: World, result: Any, names: Names) -> _Made:
     numbered, slots = number_parameters(text, params)
     plan = WritePlan(
         captured.verb,
-        f"{numbered} RETURNING {_returned(model, columns) if wants_row else '1 AS sp_one'}",
+        f"{numbered} RETURNING {members_sql(model, columns) if wants_row else '1 AS sp_one'}",
         slots,
         _ROW_ANSWER if wants_row else _answer(result),
         columns if wants_row else (),
         must_exist=isinstance(result, Changed),
-        batch=_batch(model, parts, _returned(model, columns)) if made_it and parts else None,
+        batch=_batch(model, parts, members_sql(model, columns)) if made_it and parts else None,
     )
     # What the two worlds may differ in, when a count was tested, is a bare flag.
     return plan, result if isinstance(result, bool) else None, world.asked
@@ -181,22 +182,6 @@ def _answer(result: Any) -> str:
     if isinstance(result, bool):
         return "'true'" if result else "'false'"
     raise NotOneStatement("returns something else than the row, its count, or a test of the count")
-
-
-def _returned(model: Any, columns: Sequence[Column]) -> str:
-    return ", ".join(
-        f'{_json_form(column.form)} AS "{column.name}"'.replace(
-            "{0}", f'"{model._meta.db_table}"."{model._meta.get_field(column.name).column}"'
-        )
-        for column in columns
-    )
-
-
-def _json_form(form: WireForm) -> str:
-    """Return the cast whose row_to_json() is what a read of the same column gives."""
-    if form is FLOAT:
-        return "({0})::float8"
-    return "{0}" if form is JSON else form.wire
 
 
 # -- the statements -------------------------------------------------------------------------------

@@ -21,6 +21,9 @@ WHOLE = 200
 MORE = 206
 # A write answers WHOLE with its JSON, or REPLAYED with what was stored when it was done before.
 REPLAYED = 208
+# Conditions of a write beside versions, which are hex digits: a row in any version, or none.
+ANY_VERSION = "any"
+ABSENT = "absent"
 
 
 class Call(msgspec.Struct, array_like=True):
@@ -41,6 +44,9 @@ class Call(msgspec.Struct, array_like=True):
     rollback: bool = False  # of a write: answer as if it were done, and undo it
     # Of a page: only rows of these buckets, as Postgres writes a multirange; "" is all of them.
     buckets: str = ""
+    # Of a write: what the row of its primary key must be, or it is not done: ANY_VERSION, ABSENT,
+    # or of one of these versions.
+    condition: list[str] | None = None
 
 
 class ManyCall(msgspec.Struct, array_like=True):

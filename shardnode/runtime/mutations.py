@@ -38,6 +38,7 @@ from modeldefs.wire.problems import (
     TransactionConflict,
     WrongShard,
 )
+from shardnode.runtime.conditional_writes import hold
 from shardnode.runtime.idempotency import WriteKey, key_of, stored_form
 from shardnode.runtime.python_calls import called, plain, problem_of, python_arguments
 from shardnode.runtime.rows import RowEncoder
@@ -52,6 +53,12 @@ from shardnode.runtime.write_runs import LOCK_TIMEOUT_MS, RECONNECT_S, TRIES_MAX
 logger = logging.getLogger(__name__)
 
 WAITING_MAX = 512
+_CLAIM = (
+    "SELECT i.fingerprint, i.body FROM sp_bucket b "
+    "LEFT JOIN sp_idempotency i ON i.bucket = b.bucket AND i.scope = %s "
+    "WHERE b.bucket = %s AND b.epoch = %s AND b.state = 'owned' FOR SHARE OF b"
+)
+_CLAIM_ALONE = _CLAIM.replace("FOR SHARE", "FOR UPDATE")
 _encode = msgspec.json.Encoder(decimal_format="string").encode
 
 
@@ -195,11 +202,9 @@ class Writer:
                     "set_config('lock_timeout', %s, true)",
                     [str(bucket), str(left_ms), str(LOCK_TIMEOUT_MS)],
                 )
+                # That a row is absent stays so as long as nobody else writes in its bucket.
                 cursor.execute(
-                    "SELECT i.fingerprint, i.body FROM sp_bucket b "
-                    "LEFT JOIN sp_idempotency i ON i.bucket = b.bucket AND i.scope = %s "
-                    "WHERE b.bucket = %s AND b.epoch = %s AND b.state = 'owned' "
-                    "FOR SHARE OF b",
+                    _CLAIM_ALONE if call.condition == [calls.ABSENT] else _CLAIM,
                     [key.scope if key is not None else None, bucket, epoch],
                 )
                 found = cursor.fetchone()
@@ -207,6 +212,8 @@ class Writer:
                 raise WrongShard
             if key is not None and found[0] is not None:
                 return key.replay(bytes(found[0]), str(found[1]).encode())
+            if call.condition is not None:
+                hold(endpoint, call, bucket)
             self._local.begun = True
             answer = self._answer(endpoint, arguments)
             if call.rollback:

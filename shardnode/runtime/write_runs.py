@@ -77,6 +77,15 @@ class Write:
             error.sqlstate, is_write=True, shard=shard, is_keyed=is_clients
         )
 
+    @property
+    def asks_why(self) -> bool:
+        """Can what refused it be its own doing, by another try under its key?"""
+        return self.key is not None
+
+    def unmet(self, result: Any) -> Problem | None:
+        """Return why a condition of the request keeps it from being done; None without one."""
+        return None
+
     def question(self) -> Question:
         """Return what to ask when it did nothing: is the bucket ours, what does the key hold.
 
@@ -134,7 +143,7 @@ class WriteRunner:
         elif error.sqlstate == sqlstates.TERMINATED:
             # It says so only of a statement that runs, and takes that back.
             self._on_lost(write, was_sent=False)
-        elif error.sqlstate in sqlstates.TWINS and write.key is not None:
+        elif error.sqlstate in sqlstates.TWINS and write.asks_why:
             # Of the row, or of the key: then another try under it was quicker, and is committed.
             self._ask_why(write, write.refusal(error, self._shard))
         elif error.sqlstate in sqlstates.RETRYABLE and self._may_repeat(write):
@@ -209,7 +218,9 @@ class WriteRunner:
             if stored is not None and write.key is not None:
                 write.done(write.key.replay(bytes.fromhex(stored.decode()), body))
                 return
-            raise self._reason(write, otherwise, is_owned=owned == b"t")
+            is_owned = owned == b"t"
+            unmet = write.unmet(result) if is_owned else None
+            raise unmet or self._reason(write, otherwise, is_owned=is_owned)
         except problems.TransactionConflict as conflict:
             # The key was stored and pruned meanwhile, or the bucket went and came back.
             if self._may_repeat(write):

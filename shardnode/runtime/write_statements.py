@@ -1,7 +1,9 @@
 """The one statement of a traced write: may it write here, do it, remember what was answered.
 
     sp_own    the bucket's row at the caller's epoch, share-locked; empty if the bucket is not
-              ours, or if the key was seen before
+              ours, or if the key was seen before. Under a condition (``If-Match``) that is
+              sp_place, and sp_own the row that the condition is about, locked; empty too if the
+              condition does not hold
     sp_row    the author's INSERT, UPDATE or DELETE, which reads sp_own and so does nothing
               without it
     and last  the answer, stored under the key and returned
@@ -20,15 +22,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from modeldefs.kit.row_versions import RowCheck
 from modeldefs.kit.write_plans import BUCKET_SLOT, OWN, ROW, WritePlan
+from modeldefs.wire import calls
 
+VERSIONS_SLOT = "sp_versions"
+PLACE = "sp_place"  # in place of OWN where that looks at the row as well
 EPOCH_SLOT = "sp_epoch"
 SCOPE_SLOT = "sp_scope"
 FINGERPRINT_SLOT = "sp_fingerprint"
 HOP_SLOT = "sp_hop"
 
-_OWN_ROW = (
-    f"{OWN} AS MATERIALIZED ("  # noqa: S608 - of our own names and ``$n``, as all below
+_PLACE_ROW = (
+    "{name} AS MATERIALIZED ("
     "SELECT set_config('sp.bucket', b.bucket::text, true) FROM sp_bucket b"
     " WHERE b.bucket = {bucket}::integer AND b.epoch = {epoch}::bigint AND b.state = 'owned'"
     "{unseen} FOR SHARE OF b)"
@@ -53,6 +59,12 @@ WHY = (
 )
 
 
+# Whether a conditional write may be done: of the row of its primary key, which it holds on to.
+_HELD = "({versions}::text[] IS NULL OR {version} = ANY({versions}::text[]))"
+_THE_ROW = "SELECT 1 FROM {table} WHERE {key} AND " + _HELD  # noqa: S608 - our own names
+_ABSENT = "NOT EXISTS (SELECT FROM {table} WHERE {key})"
+
+
 @dataclass(frozen=True, slots=True)
 class WriteStatement:
     """A write plan's full statement, and what fills its parameters."""
@@ -74,15 +86,54 @@ class _Places:
         return f"${self.slots.index(name) + 1}"
 
 
-def keyed_statement(plan: WritePlan) -> WriteStatement:
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """The condition of a write: that its row is there in a version, or that it is not there."""
+
+    check: RowCheck
+    is_absence: bool
+
+    def own(self, places: _Places) -> str:
+        """Return OWN, which looks at the row after PLACE has looked at its bucket."""
+        if self.is_absence:
+            found = f"SELECT 1 FROM {PLACE} WHERE {self._holds(places)}"  # noqa: S608
+        else:
+            # Held from here on: whoever changes it next waits for this transaction's end.
+            found = (
+                f"{self._holds(places)} AND EXISTS (SELECT FROM {PLACE})"
+                f" FOR NO KEY UPDATE OF {self.check.table}"
+            )
+        return f"{OWN} AS MATERIALIZED ({found})"
+
+    def _holds(self, places: _Places) -> str:
+        check = self.check
+        key = check.key.format(key=places.of(check.parameter), bucket=places.of(BUCKET_SLOT))
+        if self.is_absence:
+            return _ABSENT.format(table=check.table, key=key)
+        versions = places.of(VERSIONS_SLOT)
+        return _THE_ROW.format(
+            table=check.table, key=key, versions=versions, version=check.version
+        )
+
+    def question(self) -> WriteStatement:
+        """Return WHY with one column more: does the condition hold?"""
+        places = _Places((BUCKET_SLOT, EPOCH_SLOT, SCOPE_SLOT))
+        holds = self._holds(places)
+        told = holds if self.is_absence else f"EXISTS ({holds})"
+        head, _, tail = WHY.partition(" FROM (SELECT 1)")
+        return WriteStatement(f"{head}, {told} FROM (SELECT 1){tail}", places.slots)
+
+
+def guard_of(check: RowCheck, condition: list[str]) -> Guard:
+    """Return the guard of a call's condition."""
+    return Guard(check, is_absence=condition == [calls.ABSENT])
+
+
+def keyed_statement(plan: WritePlan, guard: Guard | None = None) -> WriteStatement:
     """Return the statement that does the plan once for its key."""
     places = _Places(plan.slots)
     bucket, scope = places.of(BUCKET_SLOT), places.of(SCOPE_SLOT)
-    own = _OWN_ROW.format(
-        bucket=bucket,
-        epoch=places.of(EPOCH_SLOT),
-        unseen=UNSEEN.format(bucket=bucket, scope=scope),
-    )
+    own = _own(places, guard, UNSEEN.format(bucket=bucket, scope=scope))
     keep = KEEP.format(
         bucket=bucket,
         scope=scope,
@@ -94,12 +145,23 @@ def keyed_statement(plan: WritePlan) -> WriteStatement:
     return WriteStatement(f"WITH {own}, {ROW} AS ({plan.sql}) {keep}", places.slots)
 
 
-def unkeyed_statement(plan: WritePlan) -> WriteStatement:
+def unkeyed_statement(plan: WritePlan, guard: Guard | None = None) -> WriteStatement:
     """Return the statement that does the plan each time it is asked."""
     places = _Places(plan.slots)
-    own = _OWN_ROW.format(bucket=places.of(BUCKET_SLOT), epoch=places.of(EPOCH_SLOT), unseen="")
+    own = _own(places, guard, "")
     answer = f"SELECT {plan.answer} FROM {OWN}{_found(plan)}"  # noqa: S608
     return WriteStatement(f"WITH {own}, {ROW} AS ({plan.sql}) {answer}", places.slots)
+
+
+def _own(places: _Places, guard: Guard | None, unseen: str) -> str:
+    """Return what tells whether the write may be done."""
+    place = _PLACE_ROW.format(
+        name=OWN if guard is None else PLACE,
+        bucket=places.of(BUCKET_SLOT),
+        epoch=places.of(EPOCH_SLOT),
+        unseen=unseen,
+    )
+    return place if guard is None else f"{place}, {guard.own(places)}"
 
 
 def _found(plan: WritePlan) -> str:

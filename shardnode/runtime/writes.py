@@ -8,7 +8,7 @@ of a statement on its lane, ``write_runs`` sees to.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from modeldefs.kit.buckets import bucket_of
@@ -16,18 +16,24 @@ from modeldefs.kit.catalog import Catalog, shard_key_parameter
 from modeldefs.kit.endpoints import Endpoint
 from modeldefs.kit.write_plans import BUCKET_SLOT, WritePlan
 from modeldefs.wire import calls
+from modeldefs.wire.calls import ANY_VERSION
 from modeldefs.wire.problems import InvalidRequest
+from shardnode.runtime.conditional_writes import ConditionalWrite, check_of
 from shardnode.runtime.forgetting import Forgetting
 from shardnode.runtime.idempotency import WriteKey, key_of
 from shardnode.runtime.lane_pool import LanePool
 from shardnode.runtime.mutations import Writer
 from shardnode.runtime.rows import array_literal
-from shardnode.runtime.write_runs import Done, Write, WriteRunner
+from shardnode.runtime.write_runs import Done, Question, Write, WriteRunner
 from shardnode.runtime.write_statements import (
     EPOCH_SLOT,
     FINGERPRINT_SLOT,
     HOP_SLOT,
     SCOPE_SLOT,
+    VERSIONS_SLOT,
+    Guard,
+    WriteStatement,
+    guard_of,
     keyed_statement,
     unkeyed_statement,
 )
@@ -56,6 +62,7 @@ class _Ready:
     sql: bytes
     values: tuple[Value, ...]
     plan: WritePlan
+    why: _Ready | None = None  # under a condition: the statement that asks why nothing was done
 
 
 class Writes:
@@ -74,7 +81,7 @@ class Writes:
         self._lanes, self._writer = lanes, writer
         self._runner = WriteRunner(lanes=lanes, shard=shard, clock=clock)
         self._forgetting = Forgetting(lanes)
-        self._ready: dict[tuple[int, int, bool], _Ready | None] = {}
+        self._ready: dict[tuple[int, int, bool, bool | None], _Ready | None] = {}
         self._keys: dict[int, int] = {}  # by endpoint: which parameter places the row
 
     def submit(
@@ -100,6 +107,11 @@ class Writes:
         ready = None
         if not call.rollback:  # on a lane it would be committed with its neighbours
             ready = self._statement(endpoint, call, is_keyed=key is not None)
+        if call.condition is not None and ready is not None:
+            self._send_conditional(
+                endpoint, ready, _Asked(call, bucket, epoch, key), deadline, done
+            )
+            return
         if ready is None:
             self._writer.submit(endpoint, call, bucket, epoch, deadline, done)
             return
@@ -116,6 +128,33 @@ class Writes:
                 key,
                 endpoint.options.problems,
                 ready.plan.must_exist,
+            )
+        )
+
+    def _send_conditional(
+        self,
+        endpoint: Endpoint[Any, Any],
+        ready: _Ready,
+        asked: _Asked,
+        deadline: float,
+        done: Done,
+    ) -> None:
+        why = ready.why
+        assert why is not None
+        self._runner.send(
+            ConditionalWrite(
+                ready.name,
+                ready.sql,
+                [value(asked) for value in ready.values],
+                asked.bucket,
+                asked.epoch,
+                deadline,
+                done,
+                asked.key,
+                endpoint.options.problems,
+                ready.plan.must_exist,
+                why=Question(why.name, why.sql, [value(asked) for value in why.values]),
+                condition=asked.call.condition or (),
             )
         )
 
@@ -150,25 +189,35 @@ class Writes:
             for bit in range(call.mask.bit_length()):
                 if call.mask >> bit & 1 and next(values) is None:
                     given &= ~(1 << bit)
-        place = (endpoint.number, given, is_keyed)
+        guard = None
+        if call.condition is not None:
+            guard = guard_of(check_of(endpoint), call.condition)
+        place = (endpoint.number, given, is_keyed, None if guard is None else guard.is_absence)
         if place not in self._ready:
             if len(self._ready) >= READY_MAX:
                 del self._ready[next(iter(self._ready))]
-            self._ready[place] = self._make(endpoint, given, is_keyed)
+            self._ready[place] = self._make(endpoint, given, is_keyed, guard)
         return self._ready[place]
 
-    def _make(self, endpoint: Endpoint[Any, Any], given: int, is_keyed: bool) -> _Ready | None:
+    def _make(
+        self, endpoint: Endpoint[Any, Any], given: int, is_keyed: bool, guard: Guard | None
+    ) -> _Ready | None:
         names = [spec.name for bit, spec in enumerate(endpoint.parameters) if given >> bit & 1]
         plan = self._catalog.write_plan(endpoint, frozenset(names))
         if isinstance(plan, str):
             return None
-        statement = keyed_statement(plan) if is_keyed else unkeyed_statement(plan)
-        return _Ready(
-            name=b"w%d_%x_%d" % (endpoint.number, given, is_keyed),
-            sql=statement.sql.encode(),
-            values=tuple(_value(slot, names) for slot in statement.slots),
-            plan=plan,
-        )
+        make = keyed_statement if is_keyed else unkeyed_statement
+        name = b"w%d_%x_%d" % (endpoint.number, given, is_keyed)
+        if guard is None:
+            return _ready(name, make(plan), names, plan)
+        name += b"_a" if guard.is_absence else b"_m"
+        why = _ready(b"why_" + name, guard.question(), names, plan)
+        return replace(_ready(name, make(plan, guard), names, plan), why=why)
+
+
+def _ready(name: bytes, statement: WriteStatement, names: list[str], plan: WritePlan) -> _Ready:
+    values = tuple(_value(slot, names) for slot in statement.slots)
+    return _Ready(name, statement.sql.encode(), values, plan)
 
 
 def _value(slot: str, names: list[str]) -> Value:
@@ -176,6 +225,7 @@ def _value(slot: str, names: list[str]) -> Value:
         BUCKET_SLOT: lambda asked: b"%d" % asked.bucket,
         EPOCH_SLOT: lambda asked: b"%d" % asked.epoch,
         SCOPE_SLOT: lambda asked: asked.key.scope.encode() if asked.key else None,
+        VERSIONS_SLOT: _versions,
         FINGERPRINT_SLOT: lambda asked: bytea(asked.key),
         HOP_SLOT: lambda asked: b"true" if asked.key and asked.key.hop else b"false",
     }
@@ -191,6 +241,11 @@ def _value(slot: str, names: list[str]) -> Value:
         return array_literal(value) if isinstance(value, list) else str(value).encode()
 
     return own
+
+
+def _versions(asked: _Asked) -> bytes | None:
+    condition = asked.call.condition
+    return None if condition in (None, [ANY_VERSION]) else array_literal(condition or [])
 
 
 def bytea(key: WriteKey | None) -> bytes | None:

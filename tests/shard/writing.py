@@ -173,6 +173,8 @@ def call_of(endpoint: Endpoint[Any, Any], **options: Any) -> tuple[calls.Call, i
         idempotency_key=options.get("key", ""),
         fingerprint=options.get("fingerprint", b"f"),
         hop=options.get("hop", False),
+        condition=options.get("condition"),
+        rollback=options.get("rollback", False),
     )
     return call, options.get("bucket", bucket)
 

@@ -15,6 +15,7 @@ from modeldefs.kit.catalog import Catalog
 from modeldefs.kit.endpoints import TOP_MAX, Endpoint
 from modeldefs.kit.many import ITEMS_MAX, ManyEndpoint
 from modeldefs.kit.openapi.answers import answer_components, answer_content
+from modeldefs.kit.openapi.conditions import condition_parameters, has_version
 from modeldefs.kit.openapi.headers import (
     ANSWER_HEADERS,
     parameter_components,
@@ -125,14 +126,22 @@ def _responses(
     }
     if endpoint.kind == "mutation":
         said = "It is done: the answer to `Prefer: return=minimal`."
-        done["204"] = ("write.204", {"description": said, "headers": headers})
+        alike = "row" if has_version(endpoint) else "write"
+        done["204"] = (f"{alike}.204", {"description": said, "headers": headers})
+    if endpoint.shape == "single":
+        said = "The caller has this answer, by `If-None-Match`."
+        done["304"] = ("single.304", {"description": said, "headers": headers})
     return done | responses_of(endpoint, is_direct=is_direct)
 
 
 def _operation(
     endpoint: Endpoint[Any, Any], method: str, responses: Mapping[str, str]
 ) -> dict[str, Any]:
-    parameters = [prefer_parameter(endpoint), *request_headers(endpoint)]
+    parameters = [
+        prefer_parameter(endpoint),
+        *condition_parameters(endpoint),
+        *request_headers(endpoint),
+    ]
     if method in _IN_URL:
         parameters += url_parameters(endpoint)
     operation: dict[str, Any] = {

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from modeldefs.kit.endpoints import Endpoint
+from modeldefs.kit.openapi.conditions import has_version
 from modeldefs.kit.request_headers import TIMEOUT_DEFAULT_MS, TIMEOUT_MAX_MS
 
 
@@ -24,6 +25,10 @@ ANSWER_HEADERS: dict[str, dict[str, Any]] = {
         "The version of the endpoint's model that the answer has.", 1, type="integer", minimum=1
     ),
     "Cache-Control": _header("Who may keep the answer.", "private, no-cache"),
+    "ETag": _header(
+        "The version of the row, or of the answer; weak where several shards were asked.",
+        '"6d0d6b5e0a3c6c1f9d2a9a1f6a4b7c3e"',
+    ),
     "Idempotency-Replayed": _header(
         "Nothing was written: the answer is that of the first request with this key.",
         const="true",
@@ -73,10 +78,11 @@ _SPELLED = {"Traceparent": "traceparent", "Www-Authenticate": "WWW-Authenticate"
 
 def success_headers(endpoint: Endpoint[Any, Any]) -> dict[str, Any]:
     """Return the headers of an answer that is no problem."""
+    versioned = ("ETag",) if has_version(endpoint) else ()
     if endpoint.kind == "mutation":
-        return _listed((*_OF_ALL, *_OF_SUCCESS, "Idempotency-Replayed"))
+        return _listed((*_OF_ALL, *_OF_SUCCESS, *versioned, "Idempotency-Replayed"))
     paged = ("Link", "Retry-After") if endpoint.shape == "page" else ()
-    return _listed((*_OF_ALL, *_OF_SUCCESS, "Shardpoint-Coverage", *paged))
+    return _listed((*_OF_ALL, *_OF_SUCCESS, *versioned, "Shardpoint-Coverage", *paged))
 
 
 def problem_headers(status: int) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import Any
 
 from modeldefs.kit.declared_problems import DeclaredProblem, member_schemas
 from modeldefs.kit.endpoints import Endpoint
+from modeldefs.kit.openapi.conditions import condition_codes
 from modeldefs.kit.openapi.headers import problem_headers
 from modeldefs.wire.problems import PROBLEM_TYPE, STANDARD_PROBLEMS, Problem
 
@@ -185,6 +186,7 @@ def problems_of(endpoint: Endpoint[Any, Any], *, is_direct: bool) -> list[type[P
         codes += _OF_WRITES
     elif endpoint.shape == "single" and not endpoint.optional_result:
         codes.append("not-found")
+    codes += condition_codes(endpoint)
     if is_direct:
         codes += _OF_NODES
     return [*(STANDARD_PROBLEMS[code] for code in codes), *endpoint.options.problems]
