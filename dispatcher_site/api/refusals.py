@@ -13,9 +13,11 @@ from django.db import OperationalError
 from django.http import Http404, HttpRequest, HttpResponse
 from django.views import csrf, defaults
 from rest_framework import exceptions
+from rest_framework.renderers import BrowsableAPIRenderer
 from rest_framework.response import Response
 from rest_framework.views import set_rollback
 
+from dispatcher_site.api.control.authentication import CallerRefused
 from dispatcher_site.registry.deadline_http import NodeUnreachable
 from dispatcher_site.trust.middleware import request_id_of
 from modeldefs.wire.problems import (
@@ -90,8 +92,12 @@ def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
 
 
 def control_failure(failure: Exception, context: dict[str, Any]) -> Response:
-    """Answer any exception of the control API; DRF's hook."""
-    request: HttpRequest = context["request"]._request
+    """Answer any exception of the control API; DRF's hook.
+
+    A person who browses it gets its page around the problem, and that is HTML.
+    """
+    asked = context["request"]
+    request: HttpRequest = asked._request
     problem = problem_of(failure)
     if problem.status >= 500:
         log.error("control.failed %s", request.path, exc_info=failure)
@@ -99,12 +105,15 @@ def control_failure(failure: Exception, context: dict[str, Any]) -> Response:
     document = problem.document(instance=request.path, request_id=request_id_of(request))
     headers = {name: value for name, value in problem_headers(problem) if name != "content-type"}
     response = Response(document, status=problem.status, headers=headers)
-    response.content_type = "application/problem+json"
+    if not isinstance(getattr(asked, "accepted_renderer", None), BrowsableAPIRenderer):
+        response.content_type = "application/problem+json"
     return response
 
 
 def problem_of(failure: Exception) -> Problem:
     """Return the problem that an exception of Django, DRF or ours is; a defect tells nothing."""
+    if isinstance(failure, CallerRefused):
+        failure = failure.failure
     if isinstance(failure, Problem):
         return failure
     if isinstance(failure, NodeUnreachable):

@@ -31,7 +31,6 @@ from modeldefs.wire import calls
 from modeldefs.wire.problems import (
     DeadlineExceeded,
     Internal,
-    NotFound,
     Overloaded,
     Problem,
     ShardReset,
@@ -240,8 +239,14 @@ class Writer:
         return _encode(plain(result))
 
     def _stored(self, row: models.Model) -> bytes:
-        """Return the row as it is stored: with defaults, and the same bytes as a read gives."""
+        """Return the row as it is stored: with defaults, and the same bytes as a read gives.
+
+        Raises:
+            DefinitionError: It is not stored, so all that was written is rolled back.
+        """
         model = type(row)
+        if row.pk is None:
+            raise DefinitionError("no-row", "a mutation returned a row that was never stored")
         if model not in self._read_back:
             field: Any = model._meta.pk
             chosen = model._default_manager.filter(pk=Param("pk", form_of(field).pg_type))
@@ -255,7 +260,7 @@ class Writer:
         with connection.wrap_database_errors, RawCursor(connection.connection) as raw:
             raw.execute(statement.sql, [str(row.pk), 1])
             if raw.pgresult is None or not raw.pgresult.ntuples:
-                raise NotFound("the mutation returned a row that is not stored")
+                raise DefinitionError("no-row", "a mutation returned a row that is not stored")
             joined, _, _ = encoder.encode_joined(raw.pgresult, 1)
             return joined
 

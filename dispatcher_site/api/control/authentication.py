@@ -10,7 +10,9 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from django.contrib.auth.models import AbstractBaseUser
+from django.db import OperationalError
 from rest_framework.authentication import BaseAuthentication, SessionAuthentication
+from rest_framework.exceptions import APIException
 from rest_framework.permissions import SAFE_METHODS, BasePermission
 from rest_framework.request import Request
 
@@ -20,7 +22,7 @@ from dispatcher_site.trust.actors import Actor
 from dispatcher_site.trust.middleware import request_id_of
 from dispatcher_site.trust.models import ApiKey
 from modeldefs.wire.keys import READ, WRITE, Keyring, Principal, required_scope
-from modeldefs.wire.problems import Forbidden
+from modeldefs.wire.problems import Forbidden, Problem
 
 if TYPE_CHECKING:  # the framework's views import this module
     from rest_framework.views import APIView
@@ -68,6 +70,18 @@ class _Newest:
 NEWEST = _Newest()
 
 
+class CallerRefused(APIException):
+    """A refusal of ours that the framework knows as one.
+
+    Its pages for people ask again who calls and what they may, and go on only after an exception
+    of the framework's own.
+    """
+
+    def __init__(self, failure: Exception) -> None:
+        super().__init__()
+        self.failure = failure
+
+
 class ControlKeyAuthentication(BaseAuthentication):
     """Prove an ``Authorization: Bearer spa_...`` or ``X-Api-Key`` header."""
 
@@ -75,14 +89,17 @@ class ControlKeyAuthentication(BaseAuthentication):
         """Return the caller; None when no key was sent.
 
         Raises:
-            Unauthorized: The key is not a live control key.
+            CallerRefused: The key is not a live control key, or cannot be looked up.
         """
         header = request.headers.get("Authorization") or request.headers.get("X-Api-Key")
         if not header:
             return None
         client_host = str(request.META.get("REMOTE_ADDR") or "")
-        principal = NEWEST.ring().authenticate(header, client_host, time.time())
-        note_key_used(kid=principal.kid, ip=client_host)
+        try:
+            principal = NEWEST.ring().authenticate(header, client_host, time.time())
+            note_key_used(kid=principal.kid, ip=client_host)
+        except (Problem, OperationalError) as failure:
+            raise CallerRefused(failure) from failure
         return ControlCaller(principal), None
 
     def authenticate_header(self, request: Request) -> str:
@@ -106,7 +123,7 @@ class MayControl(BasePermission):
             if user.principal.may(MODEL, 1, resource, verb):
                 return True
             scope = required_scope(MODEL, "*", resource, verb)
-            raise Forbidden(f"This needs the scope {scope}.")
+            raise CallerRefused(Forbidden(f"This needs the scope {scope}."))
         if not isinstance(user, AbstractBaseUser) or not getattr(user, "is_staff", False):
             return False
         if verb == WRITE:
