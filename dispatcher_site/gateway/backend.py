@@ -23,6 +23,8 @@ Done = Callable[[Outcome], None]
 class ShardsBackend:
     """Asks the shards over their streams."""
 
+    is_part = False
+
     def __init__(self, *, keeper: RoutingKeeper, streams: Streams) -> None:
         loop = asyncio.get_running_loop()
         self._roads = Roads(keeper, streams, Deadlines(), loop)

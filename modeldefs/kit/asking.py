@@ -40,7 +40,15 @@ logger = logging.getLogger(__name__)
 class AskReader:
     """Reads the requests of one worker process."""
 
-    def __init__(self, *, catalog: Catalog, cursor_key: bytes, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        *,
+        catalog: Catalog,
+        cursor_key: bytes,
+        clock: Callable[[], float],
+        is_part: bool = False,
+    ) -> None:
+        self._is_part = is_part  # of the rows: then an export may be of that part
         self._catalog = catalog
         self._cursor_key = cursor_key
         self._clock = clock
@@ -109,7 +117,8 @@ class AskReader:
         asked = self._read(served, reader, request, headers)
         prefers = NOTHING
         if headers.preferences is not None:
-            prefers = honoured(headers.preferences, served.endpoint, is_export=is_export)
+            is_whole = is_export and not self._is_part
+            prefers = honoured(headers.preferences, served.endpoint, is_export=is_whole)
         conditions = None
         if headers.is_conditional or served.needs_match:
             conditions = conditions_of(headers, served.endpoint, method, is_export=is_export)

@@ -203,6 +203,8 @@ class Ask:
 class Backend(Protocol):
     """Whatever can answer a checked ask."""
 
+    is_part: bool  # does it answer for its own share of the rows only?
+
     def submit(self, ask: Ask, done: Callable[[Outcome], None]) -> Cancel | None:
         """Answer by calling ``done`` once, in the loop's thread; return how to give it up.
 

@@ -71,7 +71,9 @@ class DataFront:
         self._catalog = catalog
         self._backend = backend
         self.authenticate = authenticate
-        self._reader = AskReader(catalog=catalog, cursor_key=cursor_key, clock=clock)
+        self._reader = AskReader(
+            catalog=catalog, cursor_key=cursor_key, clock=clock, is_part=backend.is_part
+        )
         self._replies = ReplyMaker(cursor_key=cursor_key, clock=clock)
         self._watch = watch = watch or Watch(catalog.endpoints)
         self._admission = watch.admission

@@ -1,8 +1,8 @@
 """Direct calls: this node as the whole backend, for what it owns.
 
-A call for a bucket of another shard is refused and told the owner. A call without a key is
-answered from this shard alone, and its coverage says so: the share of all buckets that are owned
-here.
+A call for a bucket of another shard is refused and told the owner. A call without a key would be
+answered with less than was asked, so it is refused too, unless the client says that this shard's
+part is what it wants (``Prefer: partial``); the answer's coverage says how much of all it is.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from modeldefs.kit.exports import Exports
 from modeldefs.kit.many import ManyEndpoint
 from modeldefs.kit.many_answers import Part, fate_of, refusal
 from modeldefs.wire import calls
-from modeldefs.wire.problems import DeadlineExceeded, Internal, Problem
+from modeldefs.wire.problems import DeadlineExceeded, Internal, Problem, WrongShard
 from shardnode.guard.keeper import Keeper
 from shardnode.runtime.direct_parts import OwnParts
 from shardnode.runtime.executor import Executor, Place
@@ -58,6 +58,8 @@ class _Wait:
 
 class LocalBackend:
     """Answers asks from this shard."""
+
+    is_part = True
 
     def __init__(self, *, executor: Executor, keeper: Keeper) -> None:
         self._executor = executor
@@ -157,8 +159,20 @@ class LocalBackend:
     def _shards(self, ask: Ask, place: Place) -> Shards:
         if ask.plan is None or ask.plan.route.reach != "scatter":
             return ONE_SHARD
-        owned = sum(last - first + 1 for first, last in self._keeper.state.view.owned_ranges)
+        view = self._keeper.state.view
+        owned = sum(last - first + 1 for first, last in view.owned_ranges)
+        if owned < BUCKET_COUNT and not ask.prefers.partial:
+            raise _not_whole(owned, view.map_epoch)
         return Shards(1, 1, owned / BUCKET_COUNT)
+
+
+def _not_whole(owned: int, map_epoch: int) -> WrongShard:
+    """Return the refusal of a call that goes to every shard: this one alone would answer less."""
+    return WrongShard(
+        f"This call needs every shard, and this node owns {owned} of {BUCKET_COUNT} buckets: ask "
+        "the dispatcher, or this node for its part, if the endpoint has any: `Prefer: partial`.",
+        members={"map_epoch": map_epoch, "coverage": owned / BUCKET_COUNT, "retryable": False},
+    )
 
 
 def _outcome(ask: Ask, part: object, shards: Shards) -> Outcome:

@@ -59,6 +59,8 @@ def cost_us(act: Callable[[], object], *, turns: int = TURNS) -> float:
 class _NoBackend:
     """Takes every ask and does nothing with it."""
 
+    is_part = False
+
     def submit(self, ask: Ask, done: Callable[[Outcome], None]) -> None:
         """Leave the ask."""
 

@@ -31,6 +31,7 @@ from engine.run_dir import RunDir
 PROJECT = Path(__file__).resolve().parent.parent.parent
 START_TIMEOUT_S = 240.0
 POLL_S = 0.1
+PARTIAL = {"Prefer": "partial"}  # a node called directly gives its part to nobody else
 _places = itertools.cycle(range(1, 16))
 
 

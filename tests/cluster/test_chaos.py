@@ -24,7 +24,7 @@ import requests
 from engine.postgres import EmbeddedPostgres
 from engine.run_dir import RunDir
 from tests.cluster.chaos import FIRST_ID, SEEDED, ChaosClient, Ledger, Said, person
-from tests.cluster.clusters import Cluster, running_clusters, shard_tables
+from tests.cluster.clusters import PARTIAL, Cluster, running_clusters, shard_tables
 from tests.cluster.processes import await_true, children, holder_of, pid_of
 from tests.cluster.raw_http import connect
 
@@ -305,12 +305,13 @@ def test_when_its_client_hangs_up_a_statement_ends(ground: Ground, place: str, p
     cluster = ground.cluster
     url = cluster.url if place == "front" else cluster.shard_urls[0]
     lines = [f"GET {path} HTTP/1.1", "Host: localhost", f"Authorization: Bearer {cluster.key}"]
+    lines += ["Prefer: partial"] if place == "node" else []
     request = "\r\n".join([*lines, "Shardpoint-Timeout-Ms: 30000", "", ""]).encode()
     with _locked_table(ground):
         with connect(url) as peer:
             peer.sendall(request)
             await_true(lambda: _waiting(ground) == (cluster.shards if place == "front" else 1))
         await_true(lambda: _waiting(ground) == 0, patience_s=HANG_UP_S)
-    after = cluster.request("GET", path, base=url)
+    after = cluster.request("GET", path, base=url, headers=PARTIAL)
 
     assert after.status_code == 200

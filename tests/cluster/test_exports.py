@@ -19,7 +19,7 @@ import requests
 from engine.databases import PostgresServer
 from modeldefs.kit.catalog import Catalog
 from modeldefs.kit.exports import EXPORTS_MAX
-from tests.cluster.clusters import Cluster, running_clusters
+from tests.cluster.clusters import PARTIAL, Cluster, running_clusters
 from tests.cluster.oracle import answer, same
 from tests.cluster.processes import await_true, family, pid_of
 
@@ -44,7 +44,8 @@ def flying(
 
 def export(cluster: Cluster, target: str, **options: Any) -> requests.Response:
     """Ask for an export, which is not read yet."""
-    return cluster.request("GET", target, headers=LINES, stream=True, **options)
+    headers = LINES | options.pop("headers", {})
+    return cluster.request("GET", target, headers=headers, stream=True, **options)
 
 
 def rows_of(reply: requests.Response) -> list[dict[str, Any]]:
@@ -180,12 +181,14 @@ def test_a_cursor_of_a_page_goes_on_as_an_export(loaded: dict[int, Cluster]) -> 
 
 
 def test_nodes_export_their_own_rows_and_say_so(loaded: dict[int, Cluster]) -> None:
-    """Called directly each node gives what it holds, with its coverage; together it is all."""
+    """Asked for its part each node gives what it holds, with its coverage, and nothing unasked;
+    together it is all."""
     cluster = loaded[3]
     found: list[dict[str, Any]] = []
     coverage = 0.0
     for url in cluster.shard_urls:
-        reply = export(cluster, "/get_user", base=url)
+        assert 421 == export(cluster, "/get_user", base=url).status_code
+        reply = export(cluster, "/get_user", base=url, headers=PARTIAL)
         coverage += float(reply.headers["shardpoint-coverage"])
         found += rows_of(reply)
     found.sort(key=lambda row: int(row["id"]))

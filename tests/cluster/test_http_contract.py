@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import pytest
 import requests
 
-from tests.cluster.clusters import Cluster
+from tests.cluster.clusters import PARTIAL, Cluster
 
 ADA = {
     "id": "77000001",
@@ -270,7 +270,8 @@ def test_cursors_cannot_be_bent(cluster: Cluster) -> None:
 
 
 def test_a_node_asked_directly_names_the_owner(cluster: Cluster) -> None:
-    """A direct call for another shard's bucket is 421 and says whose it is; the owner answers."""
+    """A direct call for another shard's bucket is 421 and says whose it is; the owner answers.
+    One that needs every shard is 421 too, unless the node's part is what is asked for."""
     cluster.post("/insert_user", **ADA)
     statuses, owners = [], set()
     for url in cluster.shard_urls:
@@ -281,13 +282,17 @@ def test_a_node_asked_directly_names_the_owner(cluster: Cluster) -> None:
         else:
             assert [ADA] == reply.json()["items"]
             answered = url
-    scattered = cluster.request("GET", "/count_users", base=answered)
+    scattered = cluster.request("GET", "/count_users", base=answered, headers=PARTIAL)
+    whole = cluster.request("GET", "/count_users", base=answered)
     cluster.post("/delete_user", id=ADA["id"])
 
     assert [200, 421, 421] == sorted(statuses)
     assert {answered} == owners
     assert 0 < scattered.json()["shards"]["coverage"] < 1
     assert "shardpoint-coverage" in scattered.headers
+    assert (421, "wrong-shard") == refusal(whole)[:2]
+    assert whole.json()["coverage"] == pytest.approx(scattered.json()["shards"]["coverage"], 1e-5)
+    assert whole.json()["retryable"] is False
 
 
 def test_the_first_users_lines_work_as_written(cluster: Cluster) -> None:

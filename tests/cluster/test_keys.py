@@ -1,4 +1,6 @@
-"""Keys in a running cluster: limits, rotation, revocation, last use; at the front and at nodes."""
+"""Keys in a running cluster, at the front and at nodes: limits, rotation, revocation, last use,
+and what clients do with a capability and the routing map.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +18,11 @@ import pytest
 import requests
 
 from engine.databases import PostgresServer
-from tests.cluster.clusters import Cluster, running_clusters
+from engine.ports import free_port
+from modeldefs.kit.buckets import bucket_of
+from tests.cluster.clusters import PARTIAL, Cluster, running_clusters
 from tests.cluster.processes import await_true
+from tests.cluster.smart_client import SmartClient
 
 REVOKED_WITHIN_S = 5.0
 PATH = "/get_user?limit=1"
@@ -51,7 +56,7 @@ class Caller:
 
     def get(self, path: str = PATH) -> tuple[int, dict[str, str], dict[str, Any]]:
         """Ask; return status, headers and body."""
-        self.connection.request("GET", path, headers={"X-Api-Key": self.key})
+        self.connection.request("GET", path, headers={"X-Api-Key": self.key, **PARTIAL})
         answer = self.connection.getresponse()
         headers = {name.lower(): value for name, value in answer.getheaders()}
         return answer.status, headers, json.loads(answer.read())
@@ -135,9 +140,15 @@ def test_a_node_keeps_to_the_limits_too(guarded: Cluster, callers: Callers) -> N
 def test_a_revoked_key_is_refused_everywhere_within_five_seconds(
     guarded: Cluster, callers: Callers
 ) -> None:
-    """At the front and at each node, on connections that were open before as on new ones."""
+    """At the front and at each node, on connections that were open before as on new ones, by the
+    key itself as by a capability that it was traded for."""
     made = _made(guarded)
-    kept = [callers(url, made["key"]) for url in _sites(guarded)]
+    _knows(guarded, callers, made["key"])
+    smart = SmartClient(guarded.url, made["key"])
+    smart.get_capability()
+    smart.close()
+    secrets = (made["key"], smart.capability)
+    kept = [callers(url, secret) for url in _sites(guarded) for secret in secrets]
     for caller in kept:
         await_true(caller.is_let_in)
     sockets = [caller.socket for caller in kept]
@@ -149,13 +160,14 @@ def test_a_revoked_key_is_refused_everywhere_within_five_seconds(
     took_s = time.monotonic() - began_s
     answers = [caller.get() for caller in kept]
     new = [
-        requests.get(url + PATH, headers={"X-Api-Key": made["key"]}, timeout=30)
+        requests.get(url + PATH, headers={"X-Api-Key": secret, **PARTIAL}, timeout=30)
         for url in _sites(guarded)
+        for secret in secrets
     ]
 
-    assert [401] * 3 == [status for status, _, _ in answers]
-    assert ["unauthorized"] * 3 == [body["code"] for _, _, body in answers]
-    assert [401] * 3 == [answer.status_code for answer in new]
+    assert [401] * 6 == [status for status, _, _ in answers]
+    assert ["unauthorized"] * 6 == [body["code"] for _, _, body in answers]
+    assert [401] * 6 == [answer.status_code for answer in new]
     assert all(sockets)
     assert sockets == [caller.socket for caller in kept]
     assert took_s < REVOKED_WITHIN_S
@@ -215,3 +227,131 @@ def test_last_use_is_shown_and_expiry_is_kept(guarded: Cluster, callers: Callers
 
     assert datetime.now(UTC) >= ends
     assert "127.0.0.1" == shown()["last_used_from"]
+
+
+# Written and published as a job of a person would be: the ranges are in the words of the shell.
+MOVE_BUCKETS = """
+from dispatcher_site.registry.services import jobs, shard_map
+from dispatcher_site.trust.actors import command_actor
+actor = command_actor()
+epoch = shard_map.current_epoch()
+shard_map.write_map(actor=actor, wanted={wanted}, after_epoch=epoch, reason="test")
+jobs.create_job(actor=actor, kind="publish-map", payload={{}})
+"""
+
+
+@pytest.fixture
+def smart(guarded: Cluster) -> Iterator[SmartClient]:
+    """Return a client that has a capability and the map."""
+    client = SmartClient(guarded.url, guarded.key)
+    client.get_capability(scopes=["User"])
+    client.get_map()
+    yield client
+    client.close()
+
+
+def _person(number: int) -> dict[str, str]:
+    return {"id": str(number), "first_name": "A", "last_name": "B", "country": "Chad",
+            "address": "x", "city": "y"}  # fmt: skip
+
+
+def test_a_smart_client_needs_one_hop(guarded: Cluster, smart: SmartClient) -> None:
+    """By the map it writes and reads each row at the node that owns it, and the dispatcher gives
+    the same row; what goes to every shard it asks the dispatcher; its map stays as it is."""
+    people = [_person(710_000 + number) for number in range(8)]
+    ways = []
+    for person in people:
+        written = smart.call("insert_user", **person)
+        ways.append(list(smart.asked))
+        read = smart.call("get_user", id=person["id"])
+        ways.append(list(smart.asked))
+        assert (200, 200) == (written.status_code, read.status_code)
+        assert [person] == read.json()["items"]
+        assert [person] == guarded.get("/get_user", id=person["id"]).json()["items"]
+    counted = smart.call("count_users")
+
+    assert [1] * 16 == [len(way) for way in ways]
+    assert set(guarded.shard_urls) == {url for way in ways for url in way}
+    assert (200, [guarded.url]) == (counted.status_code, smart.asked)
+    assert 1 == counted.json()["shards"]["coverage"]
+    assert 304 == smart.get_map()
+    for person in people:
+        assert 200 == smart.call("delete_user", id=person["id"]).status_code
+
+
+def test_a_capability_may_do_at_a_node_what_was_asked_for(
+    guarded: Cluster, smart: SmartClient
+) -> None:
+    """Narrowed to reading, a write is 403 at both sites and nothing is written; altered it is the
+    401 of everybody."""
+    smart.get_capability(scopes=["*:*:read"])
+    person = _person(710_100)
+    headers = {"X-Api-Key": smart.capability}
+    refused = [
+        requests.post(url + "/insert_user", json=person, headers=headers, timeout=30)
+        for url in _sites(guarded)
+    ]
+    altered = {"X-Api-Key": smart.capability[:-2] + "AA"}
+    foreign = [requests.get(url + PATH, headers=altered, timeout=30) for url in _sites(guarded)]
+    junk = requests.get(guarded.url + PATH, headers={"X-Api-Key": "junk"}, timeout=30)
+
+    assert [403] * 3 == [each.status_code for each in refused]
+    assert [401] * 3 == [each.status_code for each in foreign]
+    assert {junk.json()["detail"]} == {each.json()["detail"] for each in foreign}
+    assert [] == guarded.get("/get_user", id=person["id"]).json()["items"]
+
+
+def test_an_unreachable_node_is_gone_round(guarded: Cluster, smart: SmartClient) -> None:
+    """Where a client cannot reach the owner's node the dispatcher can: the row is there once."""
+    person = _person(710_200)
+    for shard in smart.routing["shards"]:
+        shard["url"] = f"http://127.0.0.1:{free_port()}"
+    written = smart.call("insert_user", **person)
+
+    assert (200, guarded.url) == (written.status_code, smart.asked[-1])
+    assert 2 == len(smart.asked)
+    assert [person] == guarded.get("/get_user", id=person["id"]).json()["items"]
+    assert 200 == guarded.post("/delete_user", id=person["id"]).status_code
+
+
+def test_a_stale_map_costs_a_refresh_and_a_hop(guarded: Cluster, smart: SmartClient) -> None:
+    """After a bucket went to the other shard its old owner answers 421 with the newer epoch: the
+    client gets the map, and the new owner does the write, once; nothing is left at the old one."""
+    person = _person(710_300)
+    bucket = bucket_of(person["id"])
+    ranges = [tuple(each[:3]) for each in smart.routing["ranges"]]
+    (old,) = [name for first, last, name in ranges if first <= bucket <= last]
+    (new,) = {name for _, _, name in ranges} - {old}
+    urls = {shard["name"]: shard["url"] for shard in smart.routing["shards"]}
+    wanted = [
+        part
+        for first, last, name in ranges
+        for part in (
+            [(first, last, name)]
+            if not first <= bucket <= last
+            else [
+                part
+                for part in [
+                    (first, bucket - 1, old),
+                    (bucket, bucket, new),
+                    (bucket + 1, last, old),
+                ]
+                if part[0] <= part[1]
+            ]
+        )
+    ]
+    epoch = smart.routing["epoch"]
+    guarded.manage("shell", "-c", MOVE_BUCKETS.format(wanted=wanted))
+
+    def asked(shard: str) -> requests.Response:
+        return guarded.request("GET", f"/get_user?id={person['id']}", base=urls[shard])
+
+    await_true(lambda: asked(old).status_code == 421 and asked(new).status_code == 200)
+    written = smart.call("insert_user", **person)
+
+    assert epoch + 1 == asked(old).json()["map_epoch"] == smart.routing["epoch"]
+    assert (200, [urls[old], urls[new]]) == (written.status_code, smart.asked)
+    assert [person] == asked(new).json()["items"]
+    await_true(lambda: guarded.get("/get_user", id=person["id"]).json()["items"] == [person])
+    assert 200 == smart.call("delete_user", id=person["id"]).status_code
+    assert [urls[new]] == smart.asked

@@ -10,10 +10,9 @@ from typing import Any
 import pytest
 
 from engine.databases import PostgresServer
-from tests.cluster.clusters import Cluster, running_clusters
+from tests.cluster.clusters import PARTIAL, Cluster, running_clusters
 from tests.cluster.processes import await_true, family, pid_of
 
-PARTIAL = {"Prefer": "partial"}
 COUNT = 40
 FIRST_ID = 700_000
 
@@ -41,7 +40,7 @@ def _get(cluster: Cluster, path: str, **headers: str) -> Any:
 
 def _owned(cluster: Cluster, place: int) -> float:
     """Return the share of the buckets that one node says it owns."""
-    reply = cluster.request("GET", "/count_users", base=cluster.shard_urls[place])
+    reply = cluster.request("GET", "/count_users", base=cluster.shard_urls[place], headers=PARTIAL)
     return float(reply.json()["shards"]["coverage"])
 
 

@@ -88,6 +88,7 @@ class AskingBackend:
     """Answers with what it was asked, sometimes at once and sometimes later, or refuses."""
 
     asks: list[tuple[Any, ...]] = field(default_factory=list)
+    is_part = False
 
     def submit(self, ask: Ask, done: Callable[[Outcome], None]) -> None:
         """Answer from the ask alone."""

@@ -8,7 +8,7 @@ import pytest
 import requests
 
 from engine.databases import PostgresServer
-from tests.cluster.clusters import Cluster, running_clusters
+from tests.cluster.clusters import PARTIAL, Cluster, running_clusters
 from tests.cluster.processes import await_true
 
 ASKED_EACH = 20  # on connections of their own, and so of either worker
@@ -27,7 +27,11 @@ def attacked(postgres_server: PostgresServer, redis_url: str) -> Iterator[Cluste
 
 def _lets_in(cluster: Cluster, url: str) -> bool:
     """Has every worker there read the keys? Until then it refuses."""
-    headers = {"Authorization": f"Bearer {cluster.key}", "Shardpoint-Timeout-Ms": "30000"}
+    headers = {
+        "Authorization": f"Bearer {cluster.key}",
+        "Shardpoint-Timeout-Ms": "30000",
+        **PARTIAL,
+    }
     return all(
         requests.get(url + "/count_users", headers=headers, timeout=40).ok
         for _ in range(ASKED_EACH)

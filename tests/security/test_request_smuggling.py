@@ -45,7 +45,7 @@ class Target:
 @pytest.fixture(scope="module")
 def targets(attacked: Cluster) -> dict[str, Target]:
     """Return the front and a node, each with a data endpoint and with paths of Django's."""
-    who = f"Authorization: Bearer {attacked.key}\r\n".encode()
+    who = f"Authorization: Bearer {attacked.key}\r\nPrefer: partial\r\n".encode()
     node = attacked.shard_urls[0]
     users = map(str, range(FIRST_ID, FIRST_ID + 1_000))
     user = next(each for each in users if _is_owner(attacked, node, each))

@@ -11,6 +11,7 @@ import uvloop
 
 from modeldefs.kit.apps import current_catalog
 from modeldefs.kit.asks import Outcome
+from modeldefs.kit.preferences import NOTHING, Honoured
 from modeldefs.wire import calls
 from modeldefs.wire.problems import Problem, ShardUnavailable, StaleEpoch, WrongShard
 from shardnode.guard.keeper import Keeper
@@ -167,6 +168,18 @@ class DeafExecutor:
         return give_up
 
 
+class CountingExecutor(DeafExecutor):
+    """Counts the calls that it takes."""
+
+    shard = "s1"
+    ran = 0
+
+    def run(self, *, done: Callable[[Any], None], **_: Any) -> Callable[[], None]:
+        """Take a call."""
+        self.ran += 1
+        return super().run(done=done)
+
+
 class View:
     """Every bucket, at epoch 0."""
 
@@ -292,3 +305,42 @@ def test_a_direct_repeat_denies_nothing_that_went_to_another_shard(key: str, fat
 
     assert (many["status"], many["code"]) == (421, "wrong-shard")
     assert many["written"] == {"yes": [], "no": [], "unknown": []} | {fate: [[0, 0]]}
+
+
+class PartKeeper(KnowingKeeper):
+    """Owns half of the buckets."""
+
+    class state:  # noqa: N801 - an attribute of the keeper
+        """What is known."""
+
+        class view(View):  # noqa: N801 - an attribute of the state
+            """The first half."""
+
+            owned_ranges = ((0, 8_191),)
+            map_epoch = 4
+
+
+@pytest.mark.parametrize(
+    ("name", "is_export"), [("get_user", False), ("get_user", True), ("count_users", False)]
+)
+def test_a_part_is_given_to_who_asks_for_one(name: str, is_export: bool) -> None:
+    """A call that needs every shard is 421 at a node that owns some buckets only, and nothing is
+    run, since it would answer less than was asked; with ``Prefer: partial`` it runs."""
+    executor = CountingExecutor()
+    told: list[Outcome] = []
+
+    async def run() -> None:
+        backend = LocalBackend(
+            executor=cast(Executor, executor), keeper=cast(Keeper, PartKeeper())
+        )
+        for prefers in (NOTHING, Honoured(b"partial", partial=True)):
+            asked = ask(name)
+            asked.is_export, asked.prefers = is_export, prefers
+            backend.submit(asked, told.append)
+
+    asyncio.run(run())
+    (refused, *_) = told
+    assert isinstance(refused, Problem)
+    assert (refused.code, refused.status) == ("wrong-shard", 421)
+    assert {"map_epoch": 4, "coverage": 0.5, "retryable": False} == refused.members
+    assert executor.ran == 1
