@@ -18,7 +18,7 @@ import pytest
 
 from modeldefs.kit.catalog import Catalog
 from modeldefs.kit.front import DataFront
-from tests.cluster.clusters import Cluster
+from tests.cluster.clusters import PARTIAL, Cluster
 from tests.cluster.processes import await_true
 from tests.cluster.raw_http import connect, read_to_the_end
 from tests.property.two_paths import Comparable, comparable
@@ -162,7 +162,7 @@ def keys(cluster: Cluster) -> dict[str, str]:
 
 
 def _await_key(cluster: Cluster, url: str, key: str) -> None:
-    who = {"Authorization": f"Bearer {key}"}
+    who = {"Authorization": f"Bearer {key}", **PARTIAL}
     await_true(
         lambda: (
             cluster.request("GET", "/get_user?limit=1", base=url, headers=who).status_code == 200
