@@ -7,7 +7,9 @@ from typing import Any
 from django import forms
 from django.core.exceptions import ValidationError
 
-from modeldefs.wire.keys import parse_scope
+from dispatcher_site.registry.services.row_filters import checked_filter, filter_from_texts
+from modeldefs.wire.keys import PREFIXES, parse_scope
+from modeldefs.wire.problems import InvalidRequest
 from modeldefs.wire.quotas import (
     CONCURRENCY_MAX,
     RATE_MAX,
@@ -66,7 +68,23 @@ class NewKeyForm(LimitsForm):
         min_value=1, max_value=DAYS_MAX, initial=90, label="Expires after, days"
     )
 
-    field_order = ("name", "owner", "kind", "scopes", "days")
+    row_filter = forms.CharField(
+        max_length=1_000, required=False, label="Row filter",
+        widget=forms.Textarea(attrs={"rows": 2}),
+        help_text="field=value, one a line: only rows that have it; none: all rows",
+    )  # fmt: skip
+
+    field_order = ("name", "owner", "kind", "scopes", "row_filter", "days")
+
+    def clean_row_filter(self) -> dict[str, str]:
+        """Return the filter, on fields and with values that the definitions know."""
+        try:
+            lines = str(self.cleaned_data["row_filter"]).splitlines()
+            given = filter_from_texts([line for line in lines if line.strip()])
+            kind = PREFIXES[self.cleaned_data.get("kind", "spk_live_")][0]
+            return checked_filter(given, kind=kind)
+        except InvalidRequest as refused:
+            raise ValidationError([error.detail for error in refused.errors]) from refused
 
     def clean_scopes(self) -> list[str]:
         """Return the scopes, each well formed."""

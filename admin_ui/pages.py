@@ -175,8 +175,8 @@ class ApiKeyPage(ReadOnlyAdmin):
     """Who may call."""
 
     list_display = [
-        "kid", "kind", "name", "owner", "scopes", "limits", "last_used_at", "expires_at",
-        "revoked_at",
+        "kid", "kind", "name", "owner", "scopes", "row_filter", "limits", "last_used_at",
+        "expires_at", "revoked_at",
     ]  # fmt: skip
     list_filter = ["kind", "environment"]
     search_fields = ["kid", "name", "owner"]

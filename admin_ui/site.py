@@ -76,6 +76,7 @@ class ShardpointAdminSite(AdminSite):
             name=given["name"],
             prefix=given["kind"],
             scopes=given["scopes"],
+            row_filter=given["row_filter"],
             expires_at=timezone.now() + timedelta(days=given["days"]),
             limits=keys.Limits(**form.limits()),
         )

@@ -59,6 +59,7 @@ def body_of(
         values = {**values, name: own}
     present = [values[name] for name in ask.served.names if name in values]
     call = calls.Call(ask.mask, present, limit, after, ask.principal.kid, ask.request_id)
+    call.row_filter = ask.principal.row_filter
     if ask.trace is not None:
         call.trace = ask.trace.header
     if ranges:

@@ -8,7 +8,8 @@ where ``quick`` gives an ask, ``ask`` gives the same one.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from modeldefs.kit.asks import Ask, Served
 from modeldefs.kit.catalog import Catalog
@@ -73,7 +74,7 @@ class AskReader:
             return None
         values, mask, limit = asked
         plan = served.plans.get(mask)
-        if plan is None:
+        if plan is None or principal.row_filter is not None:
             return None
         return Ask(
             served,
@@ -129,6 +130,8 @@ class AskReader:
             plan = self._plan(served, mask)
             if asked.after is not None:
                 stand = self._stand(served, plan, asked, principal, is_export=is_export)
+        if principal.row_filter is not None:
+            _check_filter(served, plan, principal.row_filter)
         return Ask(
             served,
             plan,
@@ -216,6 +219,20 @@ def _check_lagging(plan: ReadPlan, *, is_export: bool) -> None:
         raise CursorInvalid("its walk lacked a shard: go on by pages until its rows came")
     if plan.ranged is None or plan.route.reach not in ("scatter", "list"):
         raise CursorInvalid("its walk lacked a shard, and is of another kind now")
+
+
+def _check_filter(served: Served, plan: ReadPlan | None, row_filter: Mapping[str, str]) -> None:
+    """Refuse what could not be answered with the rows of the caller's filter alone."""
+    if plan is None:
+        model: Any = served.endpoint.model
+        taken: frozenset[str] | None = frozenset(model.shard.filter)
+    else:
+        taken = plan.takes
+    if taken is not None and not row_filter.keys() <= taken:
+        lacks = ", ".join(sorted(row_filter.keys() - taken))
+        raise Forbidden(
+            f"the key may see rows of its own {lacks} only, by which {served.name} cannot filter"
+        )
 
 
 def _export_reader(served: Served, request: HttpRequest) -> RequestReader:

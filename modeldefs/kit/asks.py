@@ -129,12 +129,13 @@ class Ask:
                 self.principal.kid,
                 self.request_id,
                 trace=self.trace.header if self.trace is not None else "",
+                row_filter=self.principal.row_filter,
             )
         own = self.idempotency_key
         return calls.Call(
             self.mask,
             values,
-            principal=self.principal.owner or self.principal.kid,
+            principal=self.principal.identity,
             request_id=self.request_id,
             idempotency_key=own or (self.request_id if is_hop else ""),
             fingerprint=self._fingerprint(values) if own else b"",
@@ -142,6 +143,7 @@ class Ask:
             trace=self.trace.header if self.trace is not None else "",
             rollback=self.prefers.rollback,
             condition=self.conditions.of_row() if self.conditions is not None else None,
+            row_filter=self.principal.row_filter,
         )
 
     def many_call(
@@ -161,12 +163,13 @@ class Ask:
             columns,
             list(buckets),
             list(epochs),
-            principal=self.principal.owner or self.principal.kid,
+            principal=self.principal.identity,
             request_id=self.request_id,
             idempotency_key=own or (self.request_id if is_hop else ""),
             fingerprint=self._fingerprint(columns) if own else b"",
             hop=is_hop and not own,
             trace=self.trace.header if self.trace is not None else "",
+            row_filter=self.principal.row_filter,
         )
 
     def item_keys(self) -> list[str]:

@@ -10,7 +10,7 @@ import hashlib
 import importlib
 import json
 import pkgutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -23,7 +23,8 @@ from modeldefs.kit.declared_problems import problem_errors
 from modeldefs.kit.endpoints import Endpoint
 from modeldefs.kit.errors import DefinitionError
 from modeldefs.kit.many import ManyEndpoint, check_many, many_endpoints
-from modeldefs.kit.plans import ReadPlan, read_plan
+from modeldefs.kit.plans import ReadPlan, filtered_plan, read_plan
+from modeldefs.kit.row_filters import Fields, filter_errors, filtering
 from modeldefs.kit.row_versions import check_required
 from modeldefs.kit.tracing import presence_sets
 from modeldefs.kit.write_plans import WritePlan, write_plan
@@ -42,6 +43,7 @@ class Catalog:
     bundle_id: str
     plans: dict[tuple[str, frozenset[str]], ReadPlan] = field(default_factory=dict)
     writes: dict[tuple[str, frozenset[str]], WritePlan | str] = field(default_factory=dict)
+    filtered: dict[tuple[str, frozenset[str], Fields], Any] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         return f"Catalog({', '.join(self.packages)}, bundle {self.bundle_id[:12]})"
@@ -76,6 +78,40 @@ class Catalog:
                 del self.writes[next(iter(self.writes))]
             self.writes[endpoint.name, presence] = known
         return known
+
+    def filtered_plan(
+        self, endpoint: Endpoint[Any, Any], presence: frozenset[str], fields: Fields
+    ) -> ReadPlan:
+        """Return the plan of a read for callers with a row filter on these fields.
+
+        Raises:
+            DefinitionError: It reads what cannot be filtered so.
+        """
+        plan: ReadPlan = self._filtered(
+            (endpoint.name, presence, fields),
+            lambda: filtered_plan(endpoint, presence, self.tables, fields),
+        )
+        return plan
+
+    def filtered_write(
+        self, endpoint: Endpoint[Any, Any], presence: frozenset[str], fields: Fields
+    ) -> WritePlan | str:
+        """Return what ``write_plan`` does, for callers with a row filter on these fields."""
+
+        def make() -> WritePlan | str:
+            with filtering(fields, self.tables):
+                return write_plan(endpoint, presence, key=shard_key_parameter(endpoint))
+
+        plan: WritePlan | str = self._filtered((endpoint.name, presence, fields), make)
+        return plan
+
+    def _filtered(self, place: tuple[str, frozenset[str], Fields], make: Callable[[], Any]) -> Any:
+        if place not in self.filtered:
+            known = make()
+            if len(self.filtered) >= PLANS_MAX:
+                del self.filtered[next(iter(self.filtered))]
+            self.filtered[place] = known
+        return self.filtered[place]
 
     @property
     def tables(self) -> dict[str, Any]:
@@ -135,6 +171,8 @@ def load_catalog(packages: Sequence[str]) -> Catalog:
     for model in declared.values():
         for refusal in model_errors(model, declared):
             raise refusal
+    for refusal in filter_errors(declared):
+        raise refusal
     endpoints = _endpoints(modules)
     for number, endpoint in enumerate(endpoints.values()):
         endpoint.resolve()

@@ -20,7 +20,7 @@ from modeldefs.kit.errors import DefinitionError
 from modeldefs.kit.results import Changed, Single, Totals, is_tracing
 from modeldefs.kit.wireforms import TEXT_COLLATION as TEXT_COLLATION
 
-_SHARD_OPTIONS = {"key", "version", "colocated_with"}
+_SHARD_OPTIONS = {"key", "version", "colocated_with", "filter", "shared"}
 
 M = TypeVar("M", bound=models.Model)
 T = TypeVar("T")
@@ -34,6 +34,8 @@ class ShardOptions:
     version: int
     reference: bool
     colocated_with: str | None = None
+    filter: tuple[str, ...] = ()  # attnames of the fields that a key's row filter may be on
+    shared: bool = False  # all rows are for every caller to read, whatever its row filter
 
 
 if TYPE_CHECKING:
@@ -172,7 +174,13 @@ def _shard_options(model: Any, declared: Any) -> ShardOptions:
                 f"{model.__name__} is a Reference and lies whole on every shard",
                 fix="drop `key`, or derive the model from Document",
             )
-        return ShardOptions(None, int(names.get("version", 1)), reference=True)
+        return ShardOptions(
+            None,
+            int(names.get("version", 1)),
+            reference=True,
+            filter=_filter_fields(model, names),
+            shared=bool(names.get("shared", False)),
+        )
     if "key" not in names:
         raise DefinitionError(
             "no-shard-key",
@@ -195,7 +203,34 @@ def _shard_options(model: Any, declared: Any) -> ShardOptions:
         int(names.get("version", 1)),
         reference=False,
         colocated_with=other if isinstance(other, str) or other is None else other.__name__,
+        filter=_filter_fields(model, names),
+        shared=bool(names.get("shared", False)),
     )
+
+
+def _filter_fields(model: Any, names: dict[str, Any]) -> tuple[str, ...]:
+    given = names.get("filter", ())
+    fields = (given,) if isinstance(given, str) else tuple(given)
+    if fields and names.get("shared"):
+        raise DefinitionError(
+            "shared-with-filter",
+            f"{model.__name__}.Shard says both shared and filter",
+            fix="drop `shared` to filter its rows, or `filter` to show them to everybody",
+        )
+    found = []
+    for name in fields:
+        try:
+            field = model._meta.get_field(name)
+            if not field.concrete or field.attname == "bucket":
+                raise FieldDoesNotExist
+        except FieldDoesNotExist:
+            raise DefinitionError(
+                "unknown-filter",
+                f"{model.__name__} has no field {name!r} to filter rows by",
+                fix=f"name one of {', '.join(f.name for f in model._meta.concrete_fields)}",
+            ) from None
+        found.append(field.attname)
+    return tuple(sorted(set(found)))
 
 
 def _refuse_unknown(model: Any, names: Iterable[str]) -> None:

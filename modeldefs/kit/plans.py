@@ -8,7 +8,7 @@ use, by the same code.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from django.core.exceptions import FieldError
@@ -19,6 +19,7 @@ from modeldefs.kit.classify import Route, check_page, check_shape, model_of, rou
 from modeldefs.kit.endpoints import Endpoint
 from modeldefs.kit.errors import DefinitionError
 from modeldefs.kit.point_reads import point_statement
+from modeldefs.kit.row_filters import Fields, filtering, models_of, taken_by
 from modeldefs.kit.row_versions import tag_form
 from modeldefs.kit.statements import Column, Statement, page_statement
 from modeldefs.kit.tracing import Trace, trace
@@ -38,6 +39,8 @@ class ReadPlan:
     # A page of named buckets, from its start or behind a cursor: made when a walk asks for one.
     ranged: Callable[[bool], Statement] | None = field(default=None, compare=False, repr=False)
     tag_form: bytes = b""  # of a read of one row: its ETag, with %b for the hash
+    # The fields that a caller's row filter may be on; None: on any, as all it reads is shared.
+    takes: frozenset[str] | None = frozenset()
 
     @property
     def columns(self) -> tuple[Column, ...]:
@@ -55,6 +58,27 @@ class ReadPlan:
         return statement.slots if statement is not None else ()
 
 
+def filtered_plan(
+    endpoint: Endpoint[Any, Any], presence: frozenset[str], tables: Tables, fields: Fields
+) -> ReadPlan:
+    """Return the plan of a read for callers with a row filter on these fields.
+
+    Raises:
+        DefinitionError: As of ``read_plan``; or it reads what cannot be filtered so.
+    """
+    with filtering(fields, tables):
+        plan = read_plan(endpoint, presence, tables)
+    ranged = plan.ranged
+    if ranged is None:
+        return plan
+
+    def filtered_range(after: bool) -> Statement:
+        with filtering(fields, tables):
+            return ranged(after)
+
+    return replace(plan, ranged=filtered_range)
+
+
 def read_plan(endpoint: Endpoint[Any, Any], presence: frozenset[str], tables: Tables) -> ReadPlan:
     """Trace a read with these parameters present and return its plan.
 
@@ -65,7 +89,8 @@ def read_plan(endpoint: Endpoint[Any, Any], presence: frozenset[str], tables: Ta
     shown = ", ".join(sorted(presence)) or "no parameter"
     try:
         traced = trace(endpoint, presence)
-        return _plan_of(traced, tables)
+        plan = _plan_of(traced, tables)
+        return replace(plan, takes=taken_by(models_of(traced.queryset.query, tables)))
     except DefinitionError as refusal:
         raise refusal.at(f"{where} (given {shown})") from None
     except FieldError as fault:

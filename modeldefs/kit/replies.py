@@ -152,7 +152,7 @@ def cursor_binding(served: Served, values: dict[str, Any], principal: Principal)
         endpoint=f"{endpoint.name}@{served.version}",
         order=endpoint.options.order,
         parameters=values,
-        principal=principal.owner or principal.kid,
+        principal=principal.identity,
     )
 
 

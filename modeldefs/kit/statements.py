@@ -24,6 +24,7 @@ from psycopg import sql as pgsql
 
 from modeldefs.kit.errors import DefinitionError
 from modeldefs.kit.query_tree import walk
+from modeldefs.kit.row_filters import filtered
 from modeldefs.kit.tracing import Param, Slot
 from modeldefs.kit.wireforms import COUNT, INTEGER, TEXT, TEXT_COLLATION, WireForm, form_of
 
@@ -131,7 +132,7 @@ def compile_query(query: Query, *, aliases: bool = False) -> tuple[str, tuple[An
     # A read that finds nothing is a read: its SQL says so, instead of Django not asking at all.
     compiler = query.get_compiler(connection=connections["default"], elide_empty=False)
     text, params = compiler.as_sql(with_col_aliases=aliases)
-    return text, tuple(params)
+    return filtered(text, params)
 
 
 def output_columns(queryset: Any) -> tuple[Column, ...]:

@@ -25,6 +25,13 @@ from modeldefs.kit.errors import DefinitionError
 from modeldefs.kit.frozen_values import Names, is_literal
 from modeldefs.kit.query_tree import walk
 from modeldefs.kit.results import Changed
+from modeldefs.kit.row_filters import (
+    active_filtering,
+    condition_on,
+    filtered,
+    may_filter,
+    quoted,
+)
 from modeldefs.kit.row_versions import members_sql
 from modeldefs.kit.statements import Column, number_parameters, output_columns
 from modeldefs.kit.tracing import Param, Slot
@@ -63,6 +70,14 @@ class BatchInsert:
     key: str  # the parameter that is the primary key, or "" if none is, of a type that is exact
 
 
+class Stored(NamedTuple):
+    """A filter field that a write sets: to a parameter's value, or else to a constant."""
+
+    field: str
+    parameter: str
+    constant: str = ""
+
+
 @dataclass(frozen=True, slots=True)
 class WritePlan:
     """One mutation with one set of parameters, as one statement."""
@@ -74,6 +89,8 @@ class WritePlan:
     columns: tuple[Column, ...] = ()  # the members of the answered row
     must_exist: bool = False  # no row changed is "not found", and nothing is written
     batch: BatchInsert | None = None  # of a create whose row is the answer
+    # For a caller with a row filter: what its fields are set to, which must be the caller's own.
+    stores: tuple[Stored, ...] = ()
 
 
 class _Own(Expression):
@@ -81,12 +98,20 @@ class _Own(Expression):
 
     conditional = True
 
-    def __init__(self) -> None:
+    def __init__(self, model: Any) -> None:
         super().__init__(output_field=models.BooleanField())
+        self.model = model
 
     def as_sql(self, compiler: Any, connection: Any, **context: Any) -> Any:
-        """Return the condition, which has no parameters."""
-        return f"EXISTS (SELECT FROM {OWN})", []
+        """Return the condition; for a caller with a row filter also that the row is its own."""
+        owned = f"EXISTS (SELECT FROM {OWN})"
+        active = active_filtering()
+        if active is None:
+            return owned, []
+        # The table that is written cannot be shadowed, so it gets the condition itself.
+        prefix = f"{quoted(self.model._meta.db_table)}."
+        condition, slots = condition_on(self.model, active.fields, prefix=prefix)
+        return f"({owned} AND {condition})", slots
 
 
 def write_plan(
@@ -132,7 +157,8 @@ def _one_of(first: _Made, second: _Made) -> WritePlan:
         raise NotOneStatement("goes on by how many rows it changed")
     (condition,) = asked
     chosen = condition if yes else f"NOT ({condition})"
-    return WritePlan(plan.verb, plan.sql, plan.slots, _counted(f"({chosen})::text"))
+    answer = _counted(f"({chosen})::text")
+    return WritePlan(plan.verb, plan.sql, plan.slots, answer, stores=plan.stores)
 
 
 def _counted(expression: str) -> str:
@@ -154,11 +180,13 @@ def _plan_of(key: str, world: World, result: Any, names: Names) -> _Made:
             text, params = _insert(model, parts)
         else:
             text, params = _change(captured, names)
+        stores = _stored(captured, parts)
+        text, shown = filtered(text, params)
     except (FieldError, DefinitionError, TypeError, ValueError) as fault:
         raise NotOneStatement(f"cannot be compiled: {fault}") from None
     except EmptyResultSet:
         raise NotOneStatement("asks for rows that cannot exist") from None
-    numbered, slots = number_parameters(text, params)
+    numbered, slots = number_parameters(text, shown)
     plan = WritePlan(
         captured.verb,
         f"{numbered} RETURNING {members_sql(model, columns) if wants_row else '1 AS sp_one'}",
@@ -167,9 +195,45 @@ def _plan_of(key: str, world: World, result: Any, names: Names) -> _Made:
         columns if wants_row else (),
         must_exist=isinstance(result, Changed),
         batch=_batch(model, parts, members_sql(model, columns)) if made_it and parts else None,
+        stores=stores,
     )
     # What the two worlds may differ in, when a count was tested, is a bare flag.
     return plan, result if isinstance(result, bool) else None, world.asked
+
+
+def _stored(captured: Captured, parts: Sequence[_Part]) -> tuple[Stored, ...]:
+    """Return what the write sets the fields of the caller's row filter to.
+
+    Raises:
+        NotOneStatement: It cannot be told from here whether that is the caller's own value.
+    """
+    active = active_filtering()
+    if active is None:
+        return ()
+    model = captured.compiler.query.model
+    if not may_filter(model, active.fields):
+        raise NotOneStatement(f"writes {model.__name__}, which has no such filter field")
+    values: dict[str, Any] = {part.attname: part.value for part in parts}
+    if captured.verb == "update":
+        values = {field.attname: value for field, _, value in captured.compiler.query.values}
+    if captured.verb == "insert" and any(
+        quoted(table) in part.text for part in parts for table in active.tables
+    ):
+        raise NotOneStatement("stores what it reads from rows, of which a row filter hides some")
+    stores = []
+    for name in active.fields:
+        if name not in values:
+            if captured.verb == "insert":
+                raise NotOneStatement(f"leaves {name} to the column's default")
+            continue
+        value = values[name]
+        if isinstance(value, Param) and not value.is_list:
+            stores.append(Stored(name, value.name))
+        elif type(value) in (int, str):
+            stores.append(Stored(name, "", str(value)))
+        else:
+            raise NotOneStatement(f"sets {name} to what Postgres computes")
+    return tuple(stores)
 
 
 def _answer(result: Any) -> str:
@@ -195,6 +259,7 @@ class _Part(NamedTuple):
     params: list[Any]
     value: Any
     is_key: bool = False
+    attname: str = ""
 
 
 def _parts(key: str, captured: Captured, names: Names) -> list[_Part]:
@@ -214,7 +279,8 @@ def _parts(key: str, captured: Captured, names: Names) -> list[_Part]:
         _check_value(field, value, names)
         prepared = compiler.prepare_value(field, value)
         text, own = compiler.field_as_sql(field, getattr(field, "get_placeholder", None), prepared)
-        parts.append(_Part(column, text, list(own), value, field.primary_key))
+        is_key, name = field.primary_key, field.attname
+        parts.append(_Part(column, text, list(own), value, is_key, name))
     return parts
 
 
@@ -267,7 +333,7 @@ def _change(captured: Captured, names: Names) -> tuple[str, list[Any]]:
             _check_value(field, value, names)
             known.extend(_own_constants(compiler, field, value))
     _check_lookups(query.where)
-    own: Any = _Own()
+    own: Any = _Own(query.model)
     query.where = WhereNode([query.where, own], AND)
     text, params = compiler.as_sql()
     for param in params:

@@ -47,6 +47,8 @@ class Call(msgspec.Struct, array_like=True):
     # Of a write: what the row of its primary key must be, or it is not done: ANY_VERSION, ABSENT,
     # or of one of these versions.
     condition: list[str] | None = None
+    # The caller's row filter: by field the value that its rows must have; None is all rows.
+    row_filter: dict[str, str] | None = None
 
 
 class ManyCall(msgspec.Struct, array_like=True):
@@ -66,6 +68,7 @@ class ManyCall(msgspec.Struct, array_like=True):
     fingerprint: bytes = b""
     hop: bool = False
     trace: str = ""
+    row_filter: dict[str, str] | None = None  # as of ``Call``
 
 
 class Replayed(NamedTuple):

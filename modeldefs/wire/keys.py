@@ -20,6 +20,7 @@ from __future__ import annotations
 import binascii
 import hashlib
 import hmac
+import json
 import re
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
@@ -209,6 +210,7 @@ class KeyEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     revoked: bool = False
     cidrs: tuple[str, ...] = ()
     limits: KeyLimits | None = None
+    row_filter: dict[str, str] | None = None
 
 
 class KeyringDocument(msgspec.Struct, frozen=True, kw_only=True):
@@ -230,9 +232,19 @@ class Principal:
     kind: str = "data"
     limits: KeyLimits | None = None
     within: tuple[str, ...] | None = None  # of a capability: scopes that narrow those of the key
+    row_filter: dict[str, str] | None = None  # by field the one value its rows must have
+    # Whose a cursor or an idempotency key is: what one row filter has shown is not for another.
+    identity: str = field(init=False, default="")
     _decisions: dict[tuple[str, int | str, str, str], bool] = field(
         default_factory=dict, repr=False, compare=False, hash=False
     )
+
+    def __post_init__(self) -> None:
+        """Make the identity, once for all requests."""
+        identity = self.owner or self.kid
+        if self.row_filter is not None:
+            identity += "\0" + json.dumps(self.row_filter, sort_keys=True)
+        object.__setattr__(self, "identity", identity)
 
     def may(self, model: str, version: int | str, endpoint: str, verb: str) -> bool:
         """Say whether the scopes allow the call; decided once for each distinct call."""
@@ -385,7 +397,14 @@ class Keyring:
 def proven(entry: KeyEntry, within: tuple[str, ...] | None = None) -> Proven:
     """Return what a key lets its caller do, narrowed to some scopes if any are said."""
     principal = Principal(
-        entry.kid, entry.owner, entry.scopes, entry.environment, entry.kind, entry.limits, within
+        entry.kid,
+        entry.owner,
+        entry.scopes,
+        entry.environment,
+        entry.kind,
+        entry.limits,
+        within,
+        entry.row_filter,
     )
     expires = float("inf") if entry.expires is None else entry.expires
     networks = tuple(ip_network(cidr) for cidr in entry.cidrs)

@@ -14,6 +14,7 @@ from django.db import connection
 from psycopg import RawCursor
 
 from modeldefs.kit.endpoints import Endpoint
+from modeldefs.kit.row_filters import filter_columns
 from modeldefs.kit.row_versions import RowCheck, row_check
 from modeldefs.kit.wireforms import DURATION, form_of
 from modeldefs.wire import calls
@@ -75,13 +76,17 @@ def hold(endpoint: Endpoint[Any, Any], call: calls.Call, bucket: int) -> None:
     condition = call.condition or []
     check = check_of(endpoint)
     key = check.key.format(key="$1", bucket="$2")
+    params = [_text(endpoint, call, check.parameter), str(bucket)]
+    for own in filter_columns(endpoint.model, call.row_filter or ()):
+        params.append((call.row_filter or {})[own.field])
+        key += f" AND {check.table}.{own.column} = ${len(params)}::{own.pg_type}"
     is_absence = condition == [calls.ABSENT]
     wanted = "1" if is_absence else check.version
     lock = "" if is_absence else f" FOR NO KEY UPDATE OF {check.table}"
     found = _one(
         endpoint,
         f"SELECT {wanted} FROM {check.table} WHERE {key}{lock}",  # noqa: S608 - our own names
-        [_text(endpoint, call, check.parameter), str(bucket)],
+        params,
     )
     if is_absence:
         holds = found is None

@@ -8,7 +8,7 @@ answer comes back by callback. Nothing here blocks the event loop.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -19,6 +19,7 @@ from modeldefs.kit.catalog import Catalog
 from modeldefs.kit.endpoints import Endpoint
 from modeldefs.kit.many import ManyEndpoint
 from modeldefs.kit.plans import ReadPlan
+from modeldefs.kit.row_filters import FILTER_PREFIX
 from modeldefs.kit.statements import BUCKETS_SLOT, LIMIT_SLOT, Statement
 from modeldefs.wire import calls
 from modeldefs.wire.meters import ROWS, Row, new_row
@@ -31,6 +32,7 @@ from modeldefs.wire.problems import (
     ResultTooLarge,
     UnknownEndpoint,
 )
+from shardnode.runtime.filtered_lanes import FilteredParams
 from shardnode.runtime.lane_pool import LanePool
 from shardnode.runtime.lanes import Lane, LaneError
 from shardnode.runtime.many_writes import ManyWrites
@@ -103,7 +105,13 @@ class Executor:
         shard: str,
         clock: Callable[[], float],
         rows: Sequence[Row] = (),
+        label: bytes = b"",
+        filtered: Callable[[Mapping[str, str]], Executor] | None = None,
     ) -> None:
+        # Ahead of the names of statements, where other executors use the same lanes.
+        self._label = label
+        # Who runs the calls of callers with a row filter; None: these are all that come here.
+        self._filtered = filtered
         # Where rows are counted, by endpoint.
         self._rows = rows or [new_row() for _ in catalog.by_number]
         self._catalog = catalog
@@ -148,6 +156,16 @@ class Executor:
             How to give the call up, if that can spare work; a write that began is not given up.
         """
         try:
+            if call.row_filter is not None and self._filtered is not None:
+                return self._filtered(call.row_filter).run(
+                    endpoint=endpoint,
+                    call=call,
+                    place=place,
+                    joined=joined,
+                    deadline=deadline,
+                    done=done,
+                    export=export,
+                )
             self._check(endpoint, call, place, deadline)
             if endpoint.kind == "mutation":
                 self._writer.submit(endpoint, call, place.bucket, place.epoch, deadline, done)
@@ -165,6 +183,9 @@ class Executor:
     ) -> None:
         """Run a batch and hand its outcome to ``done``, once: as a write, it is not given up."""
         try:
+            if call.row_filter is not None and self._filtered is not None:
+                self._filtered(call.row_filter).run_many(endpoint, call, deadline, done)
+                return
             if deadline <= self._clock():
                 raise DeadlineExceeded
             for bucket, epoch in zip(call.buckets, call.epochs, strict=False):
@@ -214,7 +235,9 @@ class Executor:
                 ready.point, call.values, deadline, self._point_done(endpoint, place, stamp, done)
             )
             return None
-        params = [fill(call) for fill in ready.fillers]
+        params: Sequence[bytes | None] = [fill(call) for fill in ready.fillers]
+        if call.row_filter is not None:
+            params = FilteredParams(params, call.row_filter)
         is_quick = plan.groups is None and plan.route.reach != "scatter" and not export
         pool = self._quick if is_quick else self._slow
 
@@ -298,6 +321,8 @@ class Executor:
         names = [spec.name for bit, spec in enumerate(endpoint.parameters) if mask >> bit & 1]
         try:
             plan = self._catalog.plan(endpoint, frozenset(names))
+        except Problem:
+            raise
         except Exception:
             logger.exception("plan.failed", extra={"endpoint": endpoint.name})
             raise DefinitionFault from None
@@ -310,7 +335,7 @@ class Executor:
             # the table and walks the order's index instead of looking rows up and sorting them.
             sql, slots = f"{sql.rpartition(' LIMIT ')[0]} LIMIT {rows}", slots[:-1]
         ready = _Ready(
-            name=b"e%d_%x_%d_%d" % (endpoint.number, mask, rows, variant),
+            name=b"%be%d_%x_%d_%d" % (self._label, endpoint.number, mask, rows, variant),
             sql=sql.encode(),
             fillers=tuple(_filler(slot, names) for slot in slots),
             encoder=RowEncoder(statement.columns) if isinstance(statement, Statement) else None,
@@ -355,6 +380,9 @@ def _filler(slot: str, names: list[str]) -> Filler:
         return lambda call: text_of_key((call.after or [])[place])
     if slot == BUCKETS_SLOT:
         return lambda call: call.buckets.encode()
+    if slot.startswith(FILTER_PREFIX):
+        field = slot.removeprefix(FILTER_PREFIX)
+        return lambda call: (call.row_filter or {})[field].encode()
     at = names.index(slot)
 
     def fill(call: calls.Call) -> bytes | None:

@@ -41,6 +41,7 @@ from modeldefs.wire.traceparent import parse_traceparent
 from shardnode.apps import current_node
 from shardnode.runtime.direct import LocalBackend
 from shardnode.runtime.executor import Cancel, Executor, Outcome, Place, encode_outcome
+from shardnode.runtime.filtered import FilteredRuns
 from shardnode.runtime.lane_pool import LanePool
 from shardnode.runtime.lane_statements import LANE_COLUMNS
 from shardnode.runtime.lanes import LaneLimits
@@ -100,7 +101,18 @@ class NodeHandler(EndpointHandler):
             shard=self._config.name,
             clock=self._loop.time,
         )
+        self._filtered = FilteredRuns(
+            catalog=self._catalog,
+            ownership=self._keeper,
+            frw_dsn=self._config.frw_dsn,
+            fro_dsn=self._config.fro_dsn,
+            shard=self._config.name,
+            clock=self._loop.time,
+            rows=self._call_rows,
+            limits=LaneLimits(wait_s=tuning.lane_wait_ms / 1_000),
+        )
         self._executor = Executor(
+            filtered=self._filtered.executor,
             catalog=self._catalog,
             ownership=self._keeper,
             quick=self._quick,
@@ -154,6 +166,7 @@ class NodeHandler(EndpointHandler):
 
     async def stopped(self) -> None:
         """Finish what runs and close the lanes."""
+        await self._filtered.close()
         await self._writes.close()
         await self._many.close()
         await self._quick.close()

@@ -76,12 +76,13 @@ class LanePool:
         *,
         commits: bool = False,
         session: Sequence[bytes] = (),
+        lane: type[Lane] = Lane,
     ) -> None:
         self._limits = limits or LaneLimits()
         self._row = [0] * len(LANE_COLUMNS)
         self._waiting: deque[_Waiter] = deque()
         self._lanes = [
-            Lane(dsn, self._limits, commits=commits, session=session, on_room=self._let_in)
+            lane(dsn, self._limits, commits=commits, session=session, on_room=self._let_in)
             for _ in range(size)
         ]
         self._boarding = self._lanes[0]
@@ -90,8 +91,9 @@ class LanePool:
 
     async def open(self) -> None:
         """Connect every lane; raise what libpq says if that fails for ``open_patience_s``."""
-        await asyncio.gather(*(self._open(lane) for lane in self._lanes))
-        self._schedule()
+        if self._watch is None:
+            self._schedule()  # who waits meanwhile is turned away in time
+        await asyncio.gather(*(self._open(lane) for lane in self._lanes if not lane.is_connected))
 
     async def _open(self, lane: Lane) -> None:
         # A worker that starts while Postgres recovers must not count as one that cannot boot:

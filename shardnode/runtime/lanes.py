@@ -50,7 +50,7 @@ CANCELLED = "57014"
 _TUPLES_OK, _COMMAND_OK = pq.ExecStatus.TUPLES_OK, pq.ExecStatus.COMMAND_OK
 _PIPELINE_SYNC = pq.ExecStatus.PIPELINE_SYNC
 _PIPELINE_ABORTED = pq.ExecStatus.PIPELINE_ABORTED
-_BEFORE, _QUERY, _SYNC = range(3)
+BEFORE, _QUERY, _SYNC = range(3)  # what is on its way in the queue
 
 
 class Lane:
@@ -196,12 +196,12 @@ class Lane:
                 # Which parameters are present is the client's choice; memory is not. Should the
                 # batch fail before this is done, the new names do not meet the old ones.
                 connection.send_query_params(b"DEALLOCATE ALL", None)
-                self._queue.append((_BEFORE, None))
+                self._queue.append((BEFORE, None))
                 self._prepared.clear()
                 self._generation += 1
                 name = statement.prepared_as = b"%b_%d" % (statement.name, self._generation)
             connection.send_prepare(name, statement.sql)
-            self._queue.append((_BEFORE, statement))
+            self._queue.append((BEFORE, statement))
             self._prepared.add(name)
         connection.send_query_prepared(name, statement.params)
         self._queue.append((_QUERY, statement))

@@ -16,15 +16,17 @@ from modeldefs.kit.catalog import Catalog, shard_key_parameter
 from modeldefs.kit.errors import DefinitionError
 from modeldefs.kit.many import ITEMS_MAX, ManyEndpoint, insert_of, variant_of
 from modeldefs.kit.many_answers import ERRORS_MAX
-from modeldefs.kit.write_plans import BatchInsert
+from modeldefs.kit.write_plans import BatchInsert, Stored
 from modeldefs.wire.calls import ManyCall
 from modeldefs.wire.problems import (
     Conflict,
     DefinitionFault,
+    Forbidden,
     InputError,
     InvalidRequest,
     Problem,
 )
+from shardnode.runtime.filtered_lanes import FilteredParams
 from shardnode.runtime.idempotency import key_of
 from shardnode.runtime.lane_pool import LanePool
 from shardnode.runtime.lane_statements import LaneError
@@ -58,14 +60,22 @@ class _Served:
     members: tuple[str, ...]
     key_place: int  # of the parameter that places the row
     optional: tuple[int, ...]  # the places of what an item need not give
+    stores: tuple[Stored, ...]  # what the fields of the caller's row filter are set to
 
 
 class ManyWrites:
     """Runs the batches of one worker process."""
 
     def __init__(
-        self, *, catalog: Catalog, lanes: LanePool, shard: str, clock: Callable[[], float]
+        self,
+        *,
+        catalog: Catalog,
+        lanes: LanePool,
+        shard: str,
+        clock: Callable[[], float],
+        label: bytes = b"",
     ) -> None:
+        self._label = label  # ahead of statements' names, where others use the same lanes
         self._catalog = catalog
         self._lanes = lanes
         self._runner = WriteRunner(lanes=lanes, shard=shard, clock=clock)
@@ -104,6 +114,9 @@ class ManyWrites:
         if key is not None:
             hop = b"true" if key.hop else b"false"
             params += (b"%d" % first, key.scope.encode(), bytea(key), hop)
+        if call.row_filter is not None:
+            params = FilteredParams(params, call.row_filter)
+            self._check_stored(endpoint, call, served)
         told = partial(self._on_outcome, endpoint, call, inserts[0].key, deadline, done)
         self._runner.send(
             _Batch(
@@ -121,6 +134,19 @@ class ManyWrites:
             )
         )
 
+    def _check_stored(self, endpoint: ManyEndpoint, call: ManyCall, served: _Served) -> None:
+        """Refuse to store what the caller's row filter would hide from it."""
+        names = [spec.name for spec in endpoint.parameters]
+        for stored in served.stores:
+            own = (call.row_filter or {}).get(stored.field)
+            texts = call.columns[names.index(stored.parameter)] if stored.parameter else None
+            for place, text in enumerate(texts or [stored.constant]):
+                if text != own:
+                    raise Forbidden(
+                        f"the caller's row filter does not allow the {stored.field} of item "
+                        f"{place}"
+                    )
+
     # -- statements ------------------------------------------------------------------------------
 
     def _known(self, endpoint: ManyEndpoint) -> _Served:
@@ -136,6 +162,7 @@ class ManyWrites:
                 tuple(column.name for column in plan.columns),
                 names.index(shard_key_parameter(endpoint)),
                 tuple(n for n, spec in enumerate(endpoint.parameters) if _may_lack(spec)),
+                plan.stores,
             )
         return known
 
@@ -187,7 +214,8 @@ class ManyWrites:
             members = self._known(endpoint).members
             sql = many_statement(endpoint, inserts, members, keyed=is_keyed)
             self._made += 1
-            known = self._ready[place] = (b"m%d_%d" % (endpoint.number, self._made), sql.encode())
+            name = b"%bm%d_%d" % (self._label, endpoint.number, self._made)
+            known = self._ready[place] = (name, sql.encode())
         return known
 
     # -- which items conflict --------------------------------------------------------------------

@@ -24,7 +24,7 @@ from psycopg import RawCursor
 from modeldefs.kit.declared_problems import DeclaredProblem, problem_of_constraint
 from modeldefs.kit.endpoints import Endpoint
 from modeldefs.kit.errors import DefinitionError
-from modeldefs.kit.statements import Statement, page_statement
+from modeldefs.kit.statements import LIMIT_SLOT, Statement, page_statement
 from modeldefs.kit.tracing import Param
 from modeldefs.kit.wireforms import DURATION, form_of
 from modeldefs.wire import calls
@@ -244,25 +244,31 @@ class Writer:
         Raises:
             DefinitionError: It is not stored, so all that was written is rolled back.
         """
-        model = type(row)
         if row.pk is None:
             raise DefinitionError("no-row", "a mutation returned a row that was never stored")
-        if model not in self._read_back:
-            field: Any = model._meta.pk
-            chosen = model._default_manager.filter(pk=Param("pk", form_of(field).pg_type))
-            statement = page_statement(chosen, (), after=False)
-            self._read_back[model] = statement, RowEncoder(statement.columns)
-        statement, encoder = self._read_back[model]
+        statement, encoder = self._read_back_of(type(row))
         connection.ensure_connection()
         if any(column.form is DURATION for column in statement.columns):
             with connection.cursor() as cursor:  # ends with the transaction
                 cursor.execute("SET LOCAL intervalstyle = 'iso_8601'")
         with connection.wrap_database_errors, RawCursor(connection.connection) as raw:
-            raw.execute(statement.sql, [str(row.pk), 1])
+            values = self._values_of(row)
+            raw.execute(statement.sql, [values[slot] for slot in statement.slots])
             if raw.pgresult is None or not raw.pgresult.ntuples:
                 raise DefinitionError("no-row", "a mutation returned a row that is not stored")
             joined, _, _ = encoder.encode_joined(raw.pgresult, 1)
             return joined
+
+    def _read_back_of(self, model: Any) -> tuple[Statement, RowEncoder]:
+        known = self._read_back.get(model)
+        if known is None:
+            chosen = model._default_manager.filter(pk=Param("pk", form_of(model._meta.pk).pg_type))
+            statement = page_statement(chosen, (), after=False)
+            known = self._read_back[model] = statement, RowEncoder(statement.columns)
+        return known
+
+    def _values_of(self, row: models.Model) -> dict[str, Any]:
+        return {"pk": str(row.pk), LIMIT_SLOT: 1}
 
 
 def _unknown(key: WriteKey | None, problem: Problem | None = None) -> ShardReset:

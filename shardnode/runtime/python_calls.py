@@ -75,8 +75,14 @@ def plain(value: Any) -> Any:
     )
 
 
+class OutsideRowFilter(Exception):
+    """The function writes, or reads, what its caller's row filter does not let it have."""
+
+
 def problem_of(fault: Exception, endpoint: Endpoint[Any, Any]) -> problems.Problem:
     """Return what a client is told of an error that the function raised."""
+    if isinstance(fault, OutsideRowFilter):
+        return problems.Forbidden(str(fault))
     if isinstance(fault, ObjectDoesNotExist):
         return problems.NotFound()
     if isinstance(fault, ValidationError):

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from modeldefs.kit.row_filters import FILTER_PREFIX, FilterColumn
 from modeldefs.kit.row_versions import RowCheck
 from modeldefs.kit.write_plans import BUCKET_SLOT, OWN, ROW, WritePlan
 from modeldefs.wire import calls
@@ -92,6 +93,7 @@ class Guard:
 
     check: RowCheck
     is_absence: bool
+    filter: tuple[FilterColumn, ...] = ()  # of the caller: other rows are not there for it
 
     def own(self, places: _Places) -> str:
         """Return OWN, which looks at the row after PLACE has looked at its bucket."""
@@ -108,6 +110,9 @@ class Guard:
     def _holds(self, places: _Places) -> str:
         check = self.check
         key = check.key.format(key=places.of(check.parameter), bucket=places.of(BUCKET_SLOT))
+        for each in self.filter:
+            own = places.of(FILTER_PREFIX + each.field)
+            key += f" AND {check.table}.{each.column} = {own}::{each.pg_type}"
         if self.is_absence:
             return _ABSENT.format(table=check.table, key=key)
         versions = places.of(VERSIONS_SLOT)
@@ -124,9 +129,11 @@ class Guard:
         return WriteStatement(f"{head}, {told} FROM (SELECT 1){tail}", places.slots)
 
 
-def guard_of(check: RowCheck, condition: list[str]) -> Guard:
-    """Return the guard of a call's condition."""
-    return Guard(check, is_absence=condition == [calls.ABSENT])
+def guard_of(
+    check: RowCheck, condition: list[str], row_filter: tuple[FilterColumn, ...] = ()
+) -> Guard:
+    """Return the guard of a call's condition, for a caller with this row filter."""
+    return Guard(check, condition == [calls.ABSENT], row_filter)
 
 
 def keyed_statement(plan: WritePlan, guard: Guard | None = None) -> WriteStatement:

@@ -7,18 +7,20 @@ of a statement on its lane, ``write_runs`` sees to.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from modeldefs.kit.buckets import bucket_of
 from modeldefs.kit.catalog import Catalog, shard_key_parameter
 from modeldefs.kit.endpoints import Endpoint
+from modeldefs.kit.row_filters import FILTER_PREFIX, filter_columns
 from modeldefs.kit.write_plans import BUCKET_SLOT, WritePlan
 from modeldefs.wire import calls
 from modeldefs.wire.calls import ANY_VERSION
-from modeldefs.wire.problems import InvalidRequest
+from modeldefs.wire.problems import Forbidden, InvalidRequest
 from shardnode.runtime.conditional_writes import ConditionalWrite, check_of
+from shardnode.runtime.filtered_lanes import FilteredParams
 from shardnode.runtime.forgetting import Forgetting
 from shardnode.runtime.idempotency import WriteKey, key_of
 from shardnode.runtime.lane_pool import LanePool
@@ -76,7 +78,9 @@ class Writes:
         writer: Writer,
         shard: str,
         clock: Callable[[], float],
+        label: bytes = b"",
     ) -> None:
+        self._label = label  # ahead of statements' names, where others use the same lanes
         self._catalog = catalog
         self._lanes, self._writer = lanes, writer
         self._runner = WriteRunner(lanes=lanes, shard=shard, clock=clock)
@@ -107,6 +111,8 @@ class Writes:
         ready = None
         if not call.rollback:  # on a lane it would be committed with its neighbours
             ready = self._statement(endpoint, call, is_keyed=key is not None)
+        if call.row_filter is not None and ready is not None:
+            self._check_stored(endpoint, call, ready.plan)
         if call.condition is not None and ready is not None:
             self._send_conditional(
                 endpoint, ready, _Asked(call, bucket, epoch, key), deadline, done
@@ -120,7 +126,7 @@ class Writes:
             Write(
                 ready.name,
                 ready.sql,
-                [value(asked) for value in ready.values],
+                _filled(ready, asked),
                 bucket,
                 epoch,
                 deadline,
@@ -145,7 +151,7 @@ class Writes:
             ConditionalWrite(
                 ready.name,
                 ready.sql,
-                [value(asked) for value in ready.values],
+                _filled(ready, asked),
                 asked.bucket,
                 asked.epoch,
                 deadline,
@@ -153,7 +159,7 @@ class Writes:
                 asked.key,
                 endpoint.options.problems,
                 ready.plan.must_exist,
-                why=Question(why.name, why.sql, [value(asked) for value in why.values]),
+                why=Question(why.name, why.sql, _filled(why, asked)),
                 condition=asked.call.condition or (),
             )
         )
@@ -178,6 +184,18 @@ class Writes:
             raise InvalidRequest("the call does not name its shard key")
         return str(call.values[(call.mask & (1 << bit) - 1).bit_count()])
 
+    def _check_stored(
+        self, endpoint: Endpoint[Any, Any], call: calls.Call, plan: WritePlan
+    ) -> None:
+        """Refuse to store what the caller's row filter would hide from it."""
+        for stored in plan.stores:
+            text = stored.constant
+            if stored.parameter:
+                bit = [spec.name for spec in endpoint.parameters].index(stored.parameter)
+                text = str(call.values[(call.mask & (1 << bit) - 1).bit_count()])
+            if text != (call.row_filter or {}).get(stored.field):
+                raise Forbidden(f"the caller's row filter does not allow this {stored.field}")
+
     # -- statements ------------------------------------------------------------------------------
 
     def _statement(
@@ -191,7 +209,11 @@ class Writes:
                     given &= ~(1 << bit)
         guard = None
         if call.condition is not None:
-            guard = guard_of(check_of(endpoint), call.condition)
+            guard = guard_of(
+                check_of(endpoint),
+                call.condition,
+                filter_columns(endpoint.model, call.row_filter or ()),
+            )
         place = (endpoint.number, given, is_keyed, None if guard is None else guard.is_absence)
         if place not in self._ready:
             if len(self._ready) >= READY_MAX:
@@ -207,7 +229,7 @@ class Writes:
         if isinstance(plan, str):
             return None
         make = keyed_statement if is_keyed else unkeyed_statement
-        name = b"w%d_%x_%d" % (endpoint.number, given, is_keyed)
+        name = b"%bw%d_%x_%d" % (self._label, endpoint.number, given, is_keyed)
         if guard is None:
             return _ready(name, make(plan), names, plan)
         name += b"_a" if guard.is_absence else b"_m"
@@ -218,6 +240,12 @@ class Writes:
 def _ready(name: bytes, statement: WriteStatement, names: list[str], plan: WritePlan) -> _Ready:
     values = tuple(_value(slot, names) for slot in statement.slots)
     return _Ready(name, statement.sql.encode(), values, plan)
+
+
+def _filled(ready: _Ready, asked: _Asked) -> Sequence[bytes | None]:
+    params = [value(asked) for value in ready.values]
+    row_filter = asked.call.row_filter
+    return params if row_filter is None else FilteredParams(params, row_filter)
 
 
 def _value(slot: str, names: list[str]) -> Value:
@@ -231,6 +259,9 @@ def _value(slot: str, names: list[str]) -> Value:
     }
     if slot in framework:
         return framework[slot]
+    if slot.startswith(FILTER_PREFIX):
+        field = slot.removeprefix(FILTER_PREFIX)
+        return lambda asked: (asked.call.row_filter or {})[field].encode()
     at = names.index(slot)
 
     def own(asked: _Asked) -> bytes | None:

@@ -44,6 +44,9 @@ class NodeConfig:
     definitions: tuple[str, ...] = DEFINITIONS_DEFAULT
     workers: int = 1
     cluster_id: str = ""
+    # The logins of callers with a row filter; a node provisioned before these has none.
+    frw_dsn: str = ""
+    fro_dsn: str = ""
 
     def __repr__(self) -> str:
         return f"NodeConfig(name={self.name!r}, host={self.host!r}, port={self.port}, ...)"

@@ -168,7 +168,7 @@ CREATE OR REPLACE FUNCTION {schema}.sp_signal(process_id integer, terminate bool
 RETURNS boolean LANGUAGE plpgsql SECURITY DEFINER SET search_path = {schema}, pg_temp AS $$
 BEGIN
     IF NOT EXISTS (SELECT 1 FROM pg_stat_activity WHERE pid = process_id
-                   AND usename IN ({rw_text}, {ro_text})) THEN
+                   AND usename IN ({rw_text}, {ro_text}, {frw_text}, {fro_text})) THEN
         RETURN false;
     END IF;
     IF terminate THEN
@@ -182,9 +182,9 @@ _GRANTS = """
 REVOKE ALL ON ALL TABLES IN SCHEMA {schema} FROM PUBLIC;
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA {schema} FROM PUBLIC;
 GRANT SELECT ON {schema}.sp_meta, {schema}.sp_bucket, {schema}.sp_owner, {schema}.sp_model
-    TO {rw}, {ro}, {mon};
-GRANT UPDATE (lockable) ON {schema}.sp_meta, {schema}.sp_bucket TO {rw};
-GRANT SELECT, INSERT, DELETE ON {schema}.sp_idempotency TO {rw};
+    TO {rw}, {ro}, {frw}, {fro}, {mon};
+GRANT UPDATE (lockable) ON {schema}.sp_meta, {schema}.sp_bucket TO {rw}, {frw};
+GRANT SELECT, INSERT, DELETE ON {schema}.sp_idempotency TO {rw}, {frw};
 GRANT SELECT, INSERT, UPDATE (rows, skipped, updated) ON {schema}.sp_load TO {rw};
 GRANT EXECUTE ON FUNCTION {schema}.sp_accept_map(bigint, jsonb, jsonb),
     {schema}.sp_accept_keyring(bigint, bytea), {schema}.sp_accept_dispatcher(uuid, text) TO {rw};
@@ -220,7 +220,11 @@ def bookkeeping_statements(names: ShardNames) -> list[sql.Composed]:
         "bucket_last": sql.Literal(BUCKET_COUNT - 1),
         "rw": sql.Identifier(names.rw),
         "ro": sql.Identifier(names.ro),
+        "frw": sql.Identifier(names.frw),
+        "fro": sql.Identifier(names.fro),
         "mon": sql.Identifier(names.mon),
+        "frw_text": sql.Literal(names.frw),
+        "fro_text": sql.Literal(names.fro),
         "rw_text": sql.Literal(names.rw),
         "ro_text": sql.Literal(names.ro),
     }

@@ -38,6 +38,7 @@ class ExpectedTable:
     triggers: tuple[str, ...]
     shard_key: str | None
     reference: bool
+    policies: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,13 +71,15 @@ class ChangePlan:
     columns: list[tuple[str, str]] = field(default_factory=list)
     indexes: list[tuple[str, str]] = field(default_factory=list)
     triggers: list[str] = field(default_factory=list)
+    policies: list[str] = field(default_factory=list)
     refusals: list[Refusal] = field(default_factory=list)
     left_over: list[str] = field(default_factory=list)
 
     @property
     def empty(self) -> bool:
         """Return whether the tables are as the definitions say."""
-        return not (self.tables or self.columns or self.indexes or self.triggers)
+        changes = (self.tables, self.columns, self.indexes, self.triggers, self.policies)
+        return not any(changes)
 
 
 class RolloutNeeded(Exception):
@@ -135,6 +138,8 @@ def _compare(table: ExpectedTable, facts: TableFacts, plan: ChangePlan) -> None:
             plan.indexes.append((table.relation, name))
     if set(table.triggers) - facts.triggers:
         plan.triggers.append(table.relation)
+    if set(table.policies) != facts.policies:
+        plan.policies.append(table.relation)
     for columns in sorted(table.unique - facts.unique):
         if not set(columns) <= fresh:
             plan.refusals.append(

@@ -17,6 +17,7 @@ from django.db.backends.postgresql.base import DatabaseWrapper
 from psycopg import sql
 
 from shardnode.storage.changes import ExpectedColumn, ExpectedTable
+from shardnode.storage.row_security import policy_names
 
 BUCKET_COLUMN = "bucket"
 GUARD_TRIGGERS = ("sp_guard_delete", "sp_guard_key", "sp_guard_row", "sp_guard_truncate")
@@ -113,6 +114,7 @@ def _expected(
         triggers=REFERENCE_TRIGGERS if reference else GUARD_TRIGGERS,
         shard_key=shard_key_column(model),
         reference=reference,
+        policies=policy_names(model),
     )
 
 

@@ -35,6 +35,7 @@ class TableFacts:
     foreign_keys: set[tuple[tuple[str, ...], str]] = field(default_factory=set)
     constraints: dict[str, str] = field(default_factory=dict)
     triggers: set[str] = field(default_factory=set)
+    policies: set[str] = field(default_factory=set)  # empty where row security is not forced
 
 
 _TABLES = """
@@ -82,6 +83,12 @@ FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid
 JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE n.nspname = %(schema)s AND NOT t.tgisinternal
 """
+_POLICIES = """
+SELECT c.relname, p.polname
+FROM pg_policy p JOIN pg_class c ON c.oid = p.polrelid
+JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE n.nspname = %(schema)s AND c.relrowsecurity AND c.relforcerowsecurity
+"""
 
 
 def read_table_facts(connection: psycopg.Connection[Any], *, schema: str) -> dict[str, TableFacts]:
@@ -108,6 +115,10 @@ def read_table_facts(connection: psycopg.Connection[Any], *, schema: str) -> dic
         for relation, name in cursor.fetchall():
             if relation in facts:
                 facts[relation].triggers.add(name)
+        cursor.execute(_POLICIES, where)
+        for relation, name in cursor.fetchall():
+            if relation in facts:
+                facts[relation].policies.add(name)
     return facts
 
 

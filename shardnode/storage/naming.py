@@ -52,6 +52,16 @@ class ShardNames:
         return f"{self.prefix}_ro"
 
     @property
+    def frw(self) -> str:
+        """Return the login that writes rows for callers with a row filter."""
+        return f"{self.prefix}_frw"
+
+    @property
+    def fro(self) -> str:
+        """Return the login that reads rows for callers with a row filter."""
+        return f"{self.prefix}_fro"
+
+    @property
     def mon(self) -> str:
         """Return the login that watches, cancels and ends sessions of this shard."""
         return f"{self.prefix}_mon"
@@ -59,7 +69,7 @@ class ShardNames:
     @property
     def logins(self) -> tuple[str, ...]:
         """Return the roles that have a password."""
-        return (self.migrate, self.rw, self.ro, self.mon)
+        return (self.migrate, self.rw, self.ro, self.frw, self.fro, self.mon)
 
 
 def shard_names(*, shard: str, schema: str, cluster_id: UUID) -> ShardNames:

@@ -116,6 +116,7 @@ def _provision(
         place,
         rw=dsn(names.rw),
         ro=dsn(names.ro),
+        filtered={"frw_dsn": dsn(names.frw), "fro_dsn": dsn(names.fro)},
         worker={"migrate_dsn": dsn(names.migrate), "mon_dsn": dsn(names.mon)},
     )
     return ProvisionReport(node_file, identity.id, notes, applied)
@@ -159,7 +160,7 @@ def _known_passwords(place: ShardPlace) -> dict[str, str]:
     node = _read_json(place.folder / NODE_FILE)
     entry = _read_json(place.run_dir / MIGRATE_FILE).get(place.names.shard, {})
     known = {}
-    stored = (node.get("rw_dsn"), node.get("ro_dsn"))
+    stored = [node.get(f"{login}_dsn") for login in ("rw", "ro", "frw", "fro")]
     for dsn in (*stored, entry.get("migrate_dsn"), entry.get("mon_dsn")):
         if dsn:
             parts = conninfo_to_dict(dsn)
@@ -228,7 +229,9 @@ def _libc_locale(connection: psycopg.Connection[Any]) -> str:
     return str(row[0]) if row else "C"
 
 
-def _write_files(place: ShardPlace, *, rw: str, ro: str, worker: dict[str, str]) -> Path:
+def _write_files(
+    place: ShardPlace, *, rw: str, ro: str, filtered: dict[str, str], worker: dict[str, str]
+) -> Path:
     node_file = place.folder / NODE_FILE
     document = {
         "name": place.names.shard,
@@ -237,6 +240,7 @@ def _write_files(place: ShardPlace, *, rw: str, ro: str, worker: dict[str, str])
         "schema": place.names.schema,
         "rw_dsn": rw,
         "ro_dsn": ro,
+        **filtered,
         "run_dir": str(place.run_dir),
         "definitions": list(place.definitions),
         "workers": place.workers,

@@ -1,7 +1,8 @@
 """The Postgres roles of a shard: least-privilege logins, made or repaired from an admin login.
 
 Invariant: what a role may do is decided by grants alone, never by flags of a session. The owner
-cannot log in; the migration login becomes the owner; rw writes rows; ro selects; mon watches.
+cannot log in; the migration login becomes the owner; rw writes rows; ro selects; frw and fro do so
+for callers with a row filter, under row level security; mon watches.
 Every function here can run again, and beside itself.
 """
 
@@ -31,6 +32,8 @@ class RoleLimits:
 
     rw_connections_max: int = 40
     ro_connections_max: int = 60
+    frw_connections_max: int = 20
+    fro_connections_max: int = 20
     migrate_connections_max: int = 6
     mon_connections_max: int = 4
     # Deadlines end at 30 s; these only catch what a deadline missed.
@@ -89,6 +92,8 @@ def _connections_max(names: ShardNames, limits: RoleLimits) -> dict[str, int]:
     return {
         names.rw: limits.rw_connections_max,
         names.ro: limits.ro_connections_max,
+        names.frw: limits.frw_connections_max,
+        names.fro: limits.fro_connections_max,
         names.migrate: limits.migrate_connections_max,
         names.mon: limits.mon_connections_max,
     }
@@ -141,9 +146,9 @@ def _grant_memberships(admin: psycopg.Connection[tuple[object, ...]], names: Sha
     admin.execute(sql.SQL("GRANT {} TO {}").format(owner, sql.Identifier(names.migrate)))
     # A superuser needs no membership; another admin must be able to act as the owner.
     admin.execute(sql.SQL("GRANT {} TO CURRENT_USER").format(owner))
-    # The owner may signal sessions of rw and ro: what lets mon end them through a function
+    # The owner may signal sessions of these: what lets mon end them through a function
     # without pg_signal_backend, which would reach every other shard of the server.
-    for login in (names.rw, names.ro):
+    for login in (names.rw, names.ro, names.frw, names.fro):
         admin.execute(sql.SQL("GRANT {} TO {}").format(sql.Identifier(login), owner))
 
 
@@ -163,7 +168,7 @@ def _ensure_schema(admin: psycopg.Connection[tuple[object, ...]], names: ShardNa
         )
     with _acting_as(admin, names.owner):
         admin.execute(sql.SQL("REVOKE ALL ON SCHEMA {} FROM PUBLIC").format(schema))
-        for login in (names.rw, names.ro, names.mon):
+        for login in (names.rw, names.ro, names.frw, names.fro, names.mon):
             admin.execute(
                 sql.SQL("GRANT USAGE ON SCHEMA {} TO {}").format(schema, sql.Identifier(login))
             )
@@ -180,7 +185,7 @@ def _pin_settings(
         # pg_temp last: a temporary table can never stand in for a model's table.
         _set_for(admin, login, database, "search_path", [names.schema, "pg_temp"])
         _set_for(admin, login, database, "timezone", ["UTC"])
-    for login in (names.rw, names.ro):
+    for login in (names.rw, names.ro, names.frw, names.fro):
         _set_for(admin, login, database, "statement_timeout", [limits.statement_timeout_ms])
         _set_for(
             admin,
@@ -191,8 +196,9 @@ def _pin_settings(
         )
         with _or_note(admin, report, f"temp_file_limit of {login}: needs a superuser"):
             _set_for(admin, login, database, "temp_file_limit", [limits.temp_file_max])
-    # A seat belt only: the session can switch it off. That ro holds no other grant is the wall.
-    _set_for(admin, names.ro, database, "default_transaction_read_only", ["on"])
+    # A seat belt only: the session can switch it off. That they hold no other grant is the wall.
+    for login in (names.ro, names.fro):
+        _set_for(admin, login, database, "default_transaction_read_only", ["on"])
     with _or_note(admin, report, f"pg_monitor for {names.mon}: needs ADMIN on pg_monitor"):
         admin.execute(sql.SQL("GRANT pg_monitor TO {}").format(sql.Identifier(names.mon)))
 

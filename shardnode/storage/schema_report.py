@@ -36,7 +36,7 @@ def table_hash(facts: TableFacts, *, schema: str) -> str:
     def unplaced(text: str) -> str:
         return text.replace(f'"{schema}".', "").replace(f"{schema}.", "")
 
-    canonical = {
+    canonical: dict[str, Any] = {
         "columns": sorted(
             [column.name, column.type, column.nullable, column.collation]
             for column in facts.columns.values()
@@ -45,5 +45,7 @@ def table_hash(facts: TableFacts, *, schema: str) -> str:
         "constraints": sorted([name, unplaced(text)] for name, text in facts.constraints.items()),
         "triggers": sorted(facts.triggers),
     }
+    if facts.policies:
+        canonical["policies"] = sorted(facts.policies)
     text = json.dumps(canonical, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()

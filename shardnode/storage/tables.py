@@ -33,6 +33,7 @@ from shardnode.storage.expectations import (
 )
 from shardnode.storage.facts import read_table_facts
 from shardnode.storage.naming import ShardNames
+from shardnode.storage.row_security import policy_names, security_statements
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,7 @@ class ApplyReport:
     tables: list[str] = field(default_factory=list)
     columns: list[str] = field(default_factory=list)
     indexes: list[str] = field(default_factory=list)
+    policies: list[str] = field(default_factory=list)
     left_over: list[str] = field(default_factory=list)
 
     def document(self) -> dict[str, Any]:
@@ -67,6 +69,12 @@ class LockNotGained(Exception):
     """A table stayed busy through every attempt: the change was not made, try again later."""
 
     code = "lock-not-gained"
+
+
+class LoginsMissing(Exception):
+    """The shard was provisioned before row filters, and lacks the logins that serve them."""
+
+    code = "logins-missing"
 
 
 class _AnotherApplies(Exception):
@@ -148,6 +156,8 @@ class ShardTables:
         plan = self.plan(models)
         if plan.refusals:
             raise RolloutNeeded(plan.refusals)
+        if any(policy_names(model) for model in models):
+            self._check_logins()
         report = ApplyReport(bundle=bundle, left_over=plan.left_over)
         by_relation = {model._meta.db_table: model for model in models}
         fresh = [by_relation[relation] for relation in plan.tables]
@@ -162,8 +172,23 @@ class ShardTables:
             report.indexes.append(name)
         for relation in plan.triggers:
             self._online(partial(self._guard, by_relation[relation]))
+        for relation in plan.policies:
+            self._online(partial(self._secure, by_relation[relation]))
+            report.policies.append(relation)
         self._online(lambda: self._record(models, bundle))
         return report
+
+    def _check_logins(self) -> None:
+        raw = cast(psycopg.Connection[Any], self._wrapper.connection)
+        row = raw.execute(
+            "SELECT count(*) FROM pg_roles WHERE rolname IN (%s, %s)",
+            (self._names.frw, self._names.fro),
+        ).fetchone()
+        if row is None or row[0] != 2:
+            raise LoginsMissing(
+                "the definitions filter rows, and this shard was provisioned without the logins "
+                "for that: run `manage.py shardnode provision` for it again, then start its node"
+            )
 
     def _online(self, change: Callable[[], None]) -> None:
         """Make one change, giving way and trying again while its table is busy."""
@@ -195,6 +220,8 @@ class ShardTables:
                         self._execute(text)
                 self._execute_guard(model)
                 self._execute_grants(model)
+                if policy_names(model):
+                    self._execute_security(model)
 
     def _add_column(self, model: Model, column: str) -> None:
         found = next(each for each in model._meta.local_concrete_fields if each.column == column)
@@ -227,6 +254,15 @@ class ShardTables:
             # A shard that an older version provisioned lacks the newer functions.
             self._execute(refusal_statements(self._names))
             self._execute_guard(model)
+
+    def _secure(self, model: Model) -> None:
+        with ShardSchemaEditor(self._wrapper, atomic=True):
+            self._execute(f"SET LOCAL lock_timeout = {int(self._limits.lock_timeout_ms)}")
+            self._execute_security(model)
+
+    def _execute_security(self, model: Model) -> None:
+        for statement in security_statements(model, self._names):
+            self._execute(statement)
 
     def _execute_guard(self, model: Model) -> None:
         key = shard_key_column(model)

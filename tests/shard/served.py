@@ -30,13 +30,15 @@ class ServedShard:
     rw_dsn: str = ""
     admin_dsn: str = ""  # a superuser's
     schema: str = ""
+    fro_dsn: str = ""  # of callers with a row filter
+    frw_dsn: str = ""
 
 
 @contextmanager
 def served_shard(
-    server: PostgresServer, run_dir: Path, models: Sequence[Any]
+    server: PostgresServer, run_dir: Path, models: Sequence[Any], alias: str = ALIAS
 ) -> Iterator[ServedShard]:
-    """Make a shard in a database of its own; `using=ALIAS` writes to it as its node does."""
+    """Make a shard in a database of its own; `using=alias` writes to it as its node does."""
     database = f"served_{uuid.uuid4().hex[:12]}"
     server.ensure_database(database)
     cluster_id = uuid.uuid4()
@@ -45,16 +47,23 @@ def served_shard(
     admin_dsn = server.dsn(database)
     report = provision(place, admin_dsn=admin_dsn, models=list(models), bundle="b1")
     node = _node_file(report.node_file)
-    wrapper = _writer(node["rw_dsn"])
-    connections[ALIAS] = wrapper
+    wrapper = _writer(node["rw_dsn"], alias)
+    connections[alias] = wrapper
     try:
         with wrapper.cursor() as cursor:
             # As a bulk load: rows of many buckets come in one session.
             cursor.execute("SELECT set_config('sp.load', 'on', false)")
-        yield ServedShard(node["ro_dsn"], node["rw_dsn"], admin_dsn, names.schema)
+        yield ServedShard(
+            node["ro_dsn"],
+            node["rw_dsn"],
+            admin_dsn,
+            names.schema,
+            node["fro_dsn"],
+            node["frw_dsn"],
+        )
     finally:
         wrapper.close()
-        del connections[ALIAS]
+        del connections[alias]
         drop_roles(admin_dsn, names)
         server.drop_database(database)
 
@@ -64,11 +73,11 @@ def _node_file(path: Path) -> dict[str, str]:
     return found
 
 
-def _writer(dsn: str) -> Any:
+def _writer(dsn: str, alias: str) -> Any:
     handler = ConnectionHandler(
-        {"default": {"ENGINE": "django.db.backends.dummy"}, ALIAS: django_database(dsn)}
+        {"default": {"ENGINE": "django.db.backends.dummy"}, alias: django_database(dsn)}
     )
-    return handler[ALIAS]
+    return handler[alias]
 
 
 @contextmanager

@@ -169,6 +169,7 @@ class NewKey(LimitsInput):
     kind = serializers.ChoiceField(choices=list(KEY_KINDS), default="data")
     scopes = serializers.ListField(child=serializers.CharField(max_length=300), min_length=1)
     cidrs = serializers.ListField(child=serializers.CharField(max_length=50), default=list)
+    row_filter = serializers.DictField(child=serializers.CharField(max_length=200), default=dict)
     expires_at = serializers.DateTimeField(required=False)
 
 

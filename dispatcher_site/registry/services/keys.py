@@ -17,6 +17,7 @@ from django.db.models import Q
 from django.utils import timezone
 
 from dispatcher_site.registry.services.counters import keyring_generation, raise_keyring
+from dispatcher_site.registry.services.row_filters import checked_filter
 from dispatcher_site.trust import audit
 from dispatcher_site.trust.actors import Actor
 from dispatcher_site.trust.models import ApiKey
@@ -99,6 +100,7 @@ def _facts(key: ApiKey) -> dict[str, object]:
         "kind": key.kind,
         "scopes": key.scopes,
         "cidrs": key.cidrs,
+        "row_filter": key.row_filter,
         "limits": asdict(limits_of(key)),
         "expires_at": key.expires_at.isoformat() if key.expires_at else None,
         "revoked_at": key.revoked_at.isoformat() if key.revoked_at else None,
@@ -134,19 +136,22 @@ def create_key(
     expires_at: datetime | None = None,
     never_expires: bool = False,
     limits: Limits = NO_LIMITS,
+    row_filter: Mapping[str, str] | None = None,
 ) -> CreatedKey:
     """Create a key; its text is in the answer and nowhere else.
 
     Args:
         limits: How often it may call; as often as it likes unless given.
+        row_filter: By filter field the value that rows must have for this key to see them.
         expires_at: 90 days from now unless given; None with ``never_expires`` for no end.
 
     Raises:
-        InvalidRequest: A scope, network, prefix, limit or expiry makes no sense.
+        InvalidRequest: A scope, network, prefix, limit, expiry or filter makes no sense.
     """
     if prefix not in PREFIXES or PREFIXES[prefix][0] == "join":
         raise InvalidRequest(errors=[InputError("wrong-type", "unknown kind", parameter="kind")])
     _checked(scopes, cidrs, limits, PREFIXES[prefix][0])
+    chosen = checked_filter(row_filter or {}, kind=PREFIXES[prefix][0])
     now = timezone.now()
     if expires_at is None and not never_expires:
         expires_at = now + LIFETIME_DEFAULT
@@ -159,6 +164,7 @@ def create_key(
         owner=owner,
         scopes=list(scopes),
         cidrs=list(cidrs),
+        row_filter=chosen,
         expires_at=expires_at,
         created_by=str(actor)[:150],
         **asdict(limits),
@@ -307,6 +313,7 @@ def key_entry(key: ApiKey) -> KeyEntry:
         revoked=key.revoked_at is not None,
         cidrs=tuple(key.cidrs),
         limits=limits_of(key).checked(),
+        row_filter=key.row_filter or None,
     )
 
 

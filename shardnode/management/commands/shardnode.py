@@ -41,7 +41,7 @@ from shardnode.storage.csv_file import NoModelForFile
 from shardnode.storage.naming import NameRefused, shard_names
 from shardnode.storage.provision import InstanceTaken, ShardPlace, migrate_entry, provision
 from shardnode.storage.roles import AdminLoginRefused
-from shardnode.storage.tables import LockNotGained, ShardTables
+from shardnode.storage.tables import LockNotGained, LoginsMissing, ShardTables
 
 ACTIONS = ("provision", "apply", "serve")
 BAD_ARGUMENTS = 2
@@ -52,6 +52,7 @@ UNDERSTOOD = (
     EngineError,
     InstanceTaken,
     LockNotGained,
+    LoginsMissing,
     NodeConfigBroken,
     NoModelForFile,
     RolloutNeeded,

@@ -18,6 +18,7 @@ from django.utils.dateparse import parse_datetime
 
 from dispatcher_site.registry.management.control_command import USAGE, ControlCommand
 from dispatcher_site.registry.services import keys
+from dispatcher_site.registry.services.row_filters import filter_from_texts
 from dispatcher_site.trust.actors import command_actor
 from dispatcher_site.trust.models import ApiKey
 from modeldefs.wire.quotas import policy_text
@@ -63,6 +64,12 @@ class Command(ControlCommand):
         create.add_argument("--owner", default="", help="default: this account")
         create.add_argument("--kind", choices=sorted(PREFIX_OF_KIND), default="data")
         create.add_argument("--cidr", action="append", default=[], help="allowed network")
+        create.add_argument(
+            "--filter",
+            action="append",
+            default=[],
+            help="field=value: only rows that have it; repeatable, for several fields",
+        )
         create.add_argument("--expires", default="90d", help="30m, 12h, 90d, an ISO time, never")
         _add_limits(create)
         listed = self.act(subs, "list", "List keys, newest first.")
@@ -92,6 +99,7 @@ class Command(ControlCommand):
             name=options["name"],
             prefix=PREFIX_OF_KIND[options["kind"]],
             cidrs=options["cidr"],
+            row_filter=filter_from_texts(options["filter"]),
             expires_at=expires,
             never_expires=expires is None,
             limits=_limits(options),
@@ -171,6 +179,7 @@ def _document(key: ApiKey) -> dict[str, Any]:
         "owner": key.owner,
         "scopes": key.scopes,
         "cidrs": key.cidrs,
+        "row_filter": key.row_filter,
         **asdict(keys.limits_of(key)),
         "created": key.created,
         "expires_at": key.expires_at,

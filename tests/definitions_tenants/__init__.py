@@ -1,0 +1,1 @@
+"""Definitions whose rows belong to tenants, for tests of row filters."""
