@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from modeldefs.kit.json_bodies import BODY_BRACKETS_MAX, Members, parsed_body
+from modeldefs.kit.json_bodies import BATCH_VALUES_MAX, BODY_BRACKETS_MAX, Members, parsed_body
 from modeldefs.kit.many import ITEMS_MAX, ManyEndpoint
 from modeldefs.kit.parameters import BadValue
 from modeldefs.kit.quick_requests import QuickRequest, leaf_reader, pairs_of
@@ -57,7 +57,7 @@ class ManyReader:
         if has_body or body:
             if media_type(content_type) != JSON_TYPE:
                 raise UnsupportedMediaType
-            items = self._items(parsed_body(body), errors)
+            items = self._items(parsed_body(body, values_max=BATCH_VALUES_MAX), errors)
         else:
             errors.append(InputError("missing", "is required", parameter=ITEMS))
         rows: list[list[Any]] = []
