@@ -62,6 +62,7 @@ def body_of(
     call.row_filter = ask.principal.row_filter
     if ask.trace is not None:
         call.trace = ask.trace.header
+    call.about = ask.about
     if ranges:
         call.buckets = multirange(ranges)
     return calls.encode(call)

@@ -96,7 +96,7 @@ def groups_outcome(ask: Ask, parts: Sequence[calls.GroupPart], shards: Shards) -
     width = len(statement.groups)
     decimals = [n for n, column in enumerate(statement.groups) if column.form is DECIMAL]
     rows = merge_groups((part.rows for part in parts), width, measures, decimals)
-    if ask.served.endpoint.shape == "totals":
+    if not statement.groups:  # totals, or the count of a page
         return GroupsOutcome(_sendable(rows or [empty_totals(measures)], statement), shards)
     ordered = sort_groups(rows, _order(ask, statement), width)
     if ask.served.reader.takes_limit:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from modeldefs.kit.catalog import shard_key_parameter
 from modeldefs.kit.conditions import Conditions
@@ -49,6 +49,13 @@ class Shards:
 ONE_SHARD = Shards(1, 1)
 
 
+class Counted(NamedTuple):
+    """How many rows a page's parameters match, and whether they were all counted."""
+
+    value: int
+    is_exact: bool
+
+
 @dataclass(slots=True)
 class PageOutcome:
     """Rows as JSON joined by commas, the last row's place in the order, and whether more."""
@@ -58,6 +65,7 @@ class PageOutcome:
     more: bool
     shards: Shards
     lagging: tuple[Lagging, ...] = ()  # bucket ranges whose place is not ``last``
+    count: Counted | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +114,7 @@ class Ask:
     prefers: Honoured = NOTHING
     lagging: tuple[Lagging, ...] = ()  # bucket ranges whose place is not ``after``
     conditions: Conditions | None = None
+    about: str = ""  # as of a call: not the answer, but this about it
 
     @property
     def is_scatter(self) -> bool:
@@ -130,6 +139,7 @@ class Ask:
                 self.request_id,
                 trace=self.trace.header if self.trace is not None else "",
                 row_filter=self.principal.row_filter,
+                about=self.about,
             )
         own = self.idempotency_key
         return calls.Call(

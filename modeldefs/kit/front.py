@@ -13,6 +13,7 @@ import logging
 import re
 import secrets
 from collections.abc import Callable
+from functools import partial
 from time import perf_counter
 
 from modeldefs.kit.asking import AskReader
@@ -25,8 +26,10 @@ from modeldefs.kit.asks import (
     Served,
 )
 from modeldefs.kit.catalog import Catalog
+from modeldefs.kit.detours import submit_as_preferred
 from modeldefs.kit.endpoints import RESERVED_PATHS
 from modeldefs.kit.key_quotas import LimitedCall, Quotas
+from modeldefs.kit.preferences import NOTHING
 from modeldefs.kit.replies import ReplyMaker, problem_reply
 from modeldefs.kit.request_headers import (
     RequestHeaders,
@@ -70,6 +73,8 @@ class DataFront:
         self.quotas = quotas
         self._catalog = catalog
         self._backend = backend
+        # By whether nothing is preferred: the way that nearly all asks take.
+        self._ways = (partial(submit_as_preferred, backend), backend.submit)
         self.authenticate = authenticate
         self._reader = AskReader(
             catalog=catalog, cursor_key=cursor_key, clock=clock, is_part=backend.is_part
@@ -148,7 +153,7 @@ class DataFront:
 
         give_up: Cancel | None = None
         try:
-            give_up = self._backend.submit(ask, done)
+            give_up = self._ways[ask.prefers is NOTHING](ask, done)
         except Exception:
             logger.exception("submit.failed", extra={"request_id": request_id})
             done(Internal())
@@ -200,7 +205,8 @@ class DataFront:
         if is_busy and ask.is_scatter and not admission.admits(is_scatter=True):
             raise Overloaded(retry_after_ms=RETRY_AFTER_MS)
         if limited is not None:
-            limited.charge(self._backend.cost(ask))
+            # A count beside the page is another read of the same shards.
+            limited.charge(self._backend.cost(ask) * (2 if ask.prefers.count else 1))
         if headers.is_traced:
             ask.trace = Trace(headers, begun)
         return ask

@@ -21,7 +21,13 @@ from modeldefs.kit.errors import DefinitionError
 from modeldefs.kit.point_reads import point_statement
 from modeldefs.kit.row_filters import Fields, filtering, models_of, taken_by
 from modeldefs.kit.row_versions import tag_form
-from modeldefs.kit.statements import Column, Statement, page_statement
+from modeldefs.kit.statements import (
+    Column,
+    CountStatement,
+    Statement,
+    count_statement,
+    page_statement,
+)
 from modeldefs.kit.tracing import Trace, trace
 
 Tables = Mapping[str, type[models.Model]]
@@ -38,6 +44,8 @@ class ReadPlan:
     point: Statement | None = None  # many reads of one row each, where a read has one at most
     # A page of named buckets, from its start or behind a cursor: made when a walk asks for one.
     ranged: Callable[[bool], Statement] | None = field(default=None, compare=False, repr=False)
+    # Of a page: how many rows it has in all, made when somebody wants to know.
+    counted: Callable[[], CountStatement] | None = field(default=None, compare=False, repr=False)
     tag_form: bytes = b""  # of a read of one row: its ETag, with %b for the hash
     # The fields that a caller's row filter may be on; None: on any, as all it reads is shared.
     takes: frozenset[str] | None = frozenset()
@@ -68,15 +76,24 @@ def filtered_plan(
     """
     with filtering(fields, tables):
         plan = read_plan(endpoint, presence, tables)
-    ranged = plan.ranged
-    if ranged is None:
-        return plan
+    ranged, counted = plan.ranged, plan.counted
 
+    # What is compiled later is compiled with the filter too.
     def filtered_range(after: bool) -> Statement:
+        assert ranged is not None
         with filtering(fields, tables):
             return ranged(after)
 
-    return replace(plan, ranged=filtered_range)
+    def filtered_count() -> CountStatement:
+        assert counted is not None
+        with filtering(fields, tables):
+            return counted()
+
+    return replace(
+        plan,
+        ranged=filtered_range if ranged is not None else None,
+        counted=filtered_count if counted is not None else None,
+    )
 
 
 def read_plan(endpoint: Endpoint[Any, Any], presence: frozenset[str], tables: Tables) -> ReadPlan:
@@ -151,6 +168,7 @@ def _plan_of(traced: Trace, tables: Tables) -> ReadPlan:
         if route.is_single_shard
         else None,
         ranged=ranged if is_walk else None,
+        counted=(lambda: count_statement(queryset)) if endpoint.shape == "page" else None,
         tag_form=tag_form(model, first.columns, is_whole=route.is_single_shard)
         if endpoint.shape == "single"
         else b"",

@@ -19,6 +19,7 @@ from modeldefs.kit.endpoints import Endpoint
 from modeldefs.wire.problems import InputError, InvalidRequest
 
 HEADER = "Prefer"
+COUNTS = ("exact", "estimated")
 _TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # noqa: S105 - a token of RFC 9110
 _WORD = rf'(?:{_TOKEN}|"(?:[^"\\\x00-\x08\x0a-\x1f\x7f]|\\[\t -~\x80-\xff])*")'
 _PREFERENCE = re.compile(rf"({_TOKEN})(?:[ \t]*=[ \t]*({_WORD})?)?")
@@ -47,6 +48,7 @@ class Honoured:
     partial: bool = False
     minimal: bool = False
     rollback: bool = False
+    count: str = ""  # "exact" or "estimated"
 
 
 NOTHING = Honoured()
@@ -127,6 +129,7 @@ def honoured(
         partial="partial" in applied,
         minimal="return=minimal" in applied,
         rollback="tx=rollback" in applied,
+        count=next((each for each in COUNTS if f"count={each}" in applied), ""),
     )
 
 
@@ -137,8 +140,11 @@ def _known(endpoint: Endpoint[Any, Any], *, is_export: bool) -> dict[str, tuple[
         known["return"] = ("minimal", "representation")
         # The items of several shards are not one transaction: what would a dry run of them say?
         known["tx"] = ("commit",) if endpoint.is_many else ("commit", "rollback")
-    elif endpoint.options.partial and not is_export:
-        known["partial"] = ("",)
+    elif not is_export:
+        if endpoint.options.partial:
+            known["partial"] = ("",)
+        if endpoint.shape == "page":
+            known["count"] = (*COUNTS, "none")
     return known
 
 

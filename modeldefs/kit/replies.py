@@ -20,6 +20,7 @@ from modeldefs.kit.asks import (
     Shards,
     Written,
 )
+from modeldefs.kit.counting import count_member
 from modeldefs.kit.preferences import NOTHING
 from modeldefs.kit.request_headers import LINES_TYPE
 from modeldefs.kit.requests import CURSOR_LENGTH_MAX
@@ -112,7 +113,10 @@ class ReplyMaker:
             following = b'"' + cursor.encode() + b'"'
             if request.method in (b"GET", b"HEAD"):
                 head += b'link: <%b>; rel="next"\r\n' % _next_link(request, cursor)
-        body = b'{"items":[%b],"next":%b,"shards":%b}' % (outcome.rows, following, envelope)
+        counted = b"" if outcome.count is None else count_member(outcome.count)
+        body = b'{"items":[%b],"next":%b,%b"shards":%b}' % (
+            outcome.rows, following, counted, envelope
+        )  # fmt: skip
         return JsonReply(body, head)
 
     def _cursor(

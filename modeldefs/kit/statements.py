@@ -64,6 +64,32 @@ class Statement:
     keys: tuple[Key, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class CountStatement:
+    """How many rows a page has in all, whatever its limit."""
+
+    body: str  # a SELECT of one column, without a limit
+    slots: tuple[str, ...]
+
+    @property
+    def exact(self) -> str:
+        """The number of rows, and that it is no guess."""
+        return self._counting(self.body)
+
+    def up_to(self, most: int) -> str:
+        """Return the same, which stops behind so many rows."""
+        return self._counting(f"{self.body} LIMIT {most + 1}")
+
+    @property
+    def explained(self) -> str:
+        """What the planner thinks of it, as JSON."""
+        return f"EXPLAIN (FORMAT JSON) {self.body}"
+
+    @staticmethod
+    def _counting(body: str) -> str:
+        return f"SELECT count(*)::bigint, 0::bigint FROM ({body}) AS sp_counted"  # noqa: S608
+
+
 class _Cast(Expression):
     """An expression in one of its wire form's two casts."""
 
@@ -288,6 +314,13 @@ def page_statement(
     return Statement(
         f"{numbered} LIMIT ${len(slots) + 1}::bigint", (*slots, LIMIT_SLOT), columns, keys
     )
+
+
+def count_statement(queryset: Any) -> CountStatement:
+    """Return how the rows of a page are counted."""
+    text, params = compile_query(queryset.order_by().values_list("pk").query)
+    body, slots = number_parameters(text, params)
+    return CountStatement(body, slots)
 
 
 def _sortable(queryset: Any, keys: Sequence[Key]) -> tuple[Any, list[str]]:

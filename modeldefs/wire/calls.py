@@ -24,6 +24,9 @@ REPLAYED = 208
 # Conditions of a write beside versions, which are hex digits: a row in any version, or none.
 ANY_VERSION = "any"
 ABSENT = "absent"
+# What a call may ask about a read: how many rows it has, counted or guessed. The answer is a
+# GroupPart of one row: the number, and 1 if it is a guess.
+COUNT, ESTIMATE = "count", "estimate"
 
 
 class Call(msgspec.Struct, array_like=True):
@@ -49,6 +52,7 @@ class Call(msgspec.Struct, array_like=True):
     condition: list[str] | None = None
     # The caller's row filter: by field the value that its rows must have; None is all rows.
     row_filter: dict[str, str] | None = None
+    about: str = ""  # not the endpoint's answer is wanted, but this about it
 
 
 class ManyCall(msgspec.Struct, array_like=True):

@@ -19,8 +19,7 @@ from modeldefs.kit.catalog import Catalog
 from modeldefs.kit.endpoints import Endpoint
 from modeldefs.kit.many import ManyEndpoint
 from modeldefs.kit.plans import ReadPlan
-from modeldefs.kit.row_filters import FILTER_PREFIX
-from modeldefs.kit.statements import BUCKETS_SLOT, LIMIT_SLOT, Statement
+from modeldefs.kit.statements import LIMIT_SLOT, Statement
 from modeldefs.wire import calls
 from modeldefs.wire.meters import ROWS, Row, new_row
 from modeldefs.wire.problems import (
@@ -32,12 +31,14 @@ from modeldefs.wire.problems import (
     ResultTooLarge,
     UnknownEndpoint,
 )
+from shardnode.runtime.asides import Asides
+from shardnode.runtime.fillers import Filler, filler_of
 from shardnode.runtime.filtered_lanes import FilteredParams
 from shardnode.runtime.lane_pool import LanePool
 from shardnode.runtime.lanes import Lane, LaneError
 from shardnode.runtime.many_writes import ManyWrites
 from shardnode.runtime.point_reads import PointReads, PointStatement
-from shardnode.runtime.rows import RowEncoder, array_literal, load_rows, text_of_key
+from shardnode.runtime.rows import RowEncoder, load_rows
 from shardnode.runtime.sqlstates import problem_of_sqlstate
 from shardnode.runtime.writes import Writes
 
@@ -51,7 +52,6 @@ Cancel = Callable[[], None]
 READY_MAX = 4_096
 EXACT_ROWS_MAX = 64
 ROWS_STEP = 32
-Filler = Callable[[calls.Call], bytes | None]
 # Which statement of a page: behind a position, of named buckets, or both.
 BEHIND, RANGED = 1, 2
 
@@ -123,6 +123,7 @@ class Executor:
         self._clock = clock
         self._by_number = catalog.by_number
         self._ready: dict[tuple[int, int, int, int], tuple[ReadPlan, _Ready]] = {}
+        self._asides = Asides(catalog=catalog, lanes=slow, shard=shard, label=label)
 
     def endpoint(self, number: int) -> Endpoint[Any, Any]:
         """Return an endpoint by its number in the bundle."""
@@ -223,6 +224,9 @@ class Executor:
         done: Done,
         export: bool,
     ) -> Cancel | None:
+        if call.about:
+            judged = self._judging(endpoint, place, done)
+            return self._asides.count(endpoint, call, deadline, judged)
         variant = 0 if call.after is None else BEHIND
         if call.buckets:
             variant |= RANGED
@@ -268,6 +272,17 @@ class Executor:
         def finish(outcome: Outcome) -> None:
             if outcome.__class__ is bytes and outcome:
                 row[ROWS] += 1
+            if self._ownership.stamp is not stamp:
+                outcome = self._judged(endpoint, place, outcome)
+            done(outcome)
+
+        return finish
+
+    def _judging(self, endpoint: Endpoint[Any, Any], place: Place, done: Done) -> Done:
+        """Return what hands an outcome on, if its place is still ours by then."""
+        stamp = self._ownership.stamp
+
+        def finish(outcome: Outcome) -> None:
             if self._ownership.stamp is not stamp:
                 outcome = self._judged(endpoint, place, outcome)
             done(outcome)
@@ -337,7 +352,7 @@ class Executor:
         ready = _Ready(
             name=b"%be%d_%x_%d_%d" % (self._label, endpoint.number, mask, rows, variant),
             sql=sql.encode(),
-            fillers=tuple(_filler(slot, names) for slot in slots),
+            fillers=tuple(filler_of(slot, names) for slot in slots),
             encoder=RowEncoder(statement.columns) if isinstance(statement, Statement) else None,
             point=None if variant else _point_of(endpoint, mask, plan, names),
         )
@@ -372,26 +387,6 @@ def _rows_fetched(limit: int) -> int:
     """
     rows = limit + 1
     return rows if rows <= EXACT_ROWS_MAX else -(-rows // ROWS_STEP) * ROWS_STEP
-
-
-def _filler(slot: str, names: list[str]) -> Filler:
-    if slot.startswith("sp_after_"):
-        place = int(slot.removeprefix("sp_after_"))
-        return lambda call: text_of_key((call.after or [])[place])
-    if slot == BUCKETS_SLOT:
-        return lambda call: call.buckets.encode()
-    if slot.startswith(FILTER_PREFIX):
-        field = slot.removeprefix(FILTER_PREFIX)
-        return lambda call: (call.row_filter or {})[field].encode()
-    at = names.index(slot)
-
-    def fill(call: calls.Call) -> bytes | None:
-        value = call.values[at]
-        if value is None:
-            return None
-        return array_literal(value) if isinstance(value, list) else str(value).encode()
-
-    return fill
 
 
 def encode_outcome(outcome: Outcome, *, joined: bool = False) -> tuple[int, bytes]:

@@ -29,6 +29,12 @@ SHARDS_SCHEMA: dict[str, Any] = {
     },
     "required": ["asked", "answered", "missing", "coverage"],
 }
+_COUNTED = {
+    "type": "object",
+    "description": "How many rows there are in all, where `Prefer: count=` asked for it.",
+    "properties": {"value": {**_COUNT, "example": 412}, "exact": {"type": "boolean"}},
+    "required": ["value", "exact"],
+}
 _LATE = {
     "type": "integer",
     "minimum": 1,
@@ -75,12 +81,14 @@ def answer_schema(catalog: Catalog, endpoint: Endpoint[Any, Any]) -> dict[str, A
     plan: ReadPlan = catalog.plan(endpoint, presence_sets(endpoint)[-1])
     row = _row_schema(plan.columns)
     shards: dict[str, Any] = {"$ref": "#/components/schemas/Shards"}
+    optional: dict[str, Any] = {}
     if endpoint.shape == "page":
         shards = {"$ref": "#/components/schemas/PageShards"}
         members: dict[str, Any] = {
             "items": {"type": "array", "items": row},
             "next": {"anyOf": [{"type": "string"}, {"type": "null"}]},
         }
+        optional["count"] = _COUNTED
     elif endpoint.shape == "groups":
         members = {"value": {"type": "array", "items": row}}
     elif endpoint.shape == "single":
@@ -92,7 +100,7 @@ def answer_schema(catalog: Catalog, endpoint: Endpoint[Any, Any]) -> dict[str, A
         members = {"value": next(iter(row["properties"].values())) if endpoint.is_scalar else row}
     return {
         "type": "object",
-        "properties": {**members, "shards": shards},
+        "properties": {**members, **optional, "shards": shards},
         "required": [*members, "shards"],
     }
 
