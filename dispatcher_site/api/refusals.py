@@ -15,6 +15,7 @@ from django.views import csrf, defaults
 from rest_framework import exceptions
 from rest_framework.renderers import BrowsableAPIRenderer
 from rest_framework.response import Response
+from rest_framework.settings import api_settings
 from rest_framework.views import set_rollback
 
 from dispatcher_site.api.control.authentication import CallerRefused
@@ -43,6 +44,17 @@ from modeldefs.wire.problems import (
 log = logging.getLogger("shardpoint.api")
 
 ADMIN = "/admin/"
+# What DRF calls a breach, in the words of data endpoints.
+INPUT_CODES = {
+    "required": "missing",
+    "max_value": "out-of-range",
+    "min_value": "out-of-range",
+    "max_string_length": "too-long",
+    "max_length": "too-long",
+    "null_characters_not_allowed": "nul-character",
+    "surrogate_characters_not_allowed": "invalid-unicode",
+    "unknown-parameter": "unknown-parameter",
+}
 
 
 def problem_reply(request: HttpRequest, problem: Problem) -> HttpResponse:
@@ -157,8 +169,19 @@ def _of_drf(failure: exceptions.APIException) -> Problem:
 
 def _input_errors(detail: Any, pointer: str = "") -> list[InputError]:
     if isinstance(detail, dict):
-        return [e for name, sub in detail.items() for e in _input_errors(sub, f"{pointer}/{name}")]
+        return [
+            error
+            for name, sub in detail.items()
+            for error in _input_errors(sub, _inside(pointer, str(name)))
+        ]
     if isinstance(detail, list):
         return [error for sub in detail for error in _input_errors(sub, pointer)]
-    code = {"required": "missing", "invalid": "wrong-type"}.get(getattr(detail, "code", ""), "")
-    return [InputError(code or "wrong-type", str(detail), pointer=pointer)]
+    code = INPUT_CODES.get(getattr(detail, "code", ""), "wrong-type")
+    return [InputError(code, str(detail), pointer=pointer)]
+
+
+def _inside(pointer: str, name: str) -> str:
+    """Return where a member stands (RFC 6901); what is wrong with all of it stands at its top."""
+    if name == api_settings.NON_FIELD_ERRORS_KEY:
+        return pointer
+    return f"{pointer}/{name.replace('~', '~0').replace('/', '~1')}"

@@ -140,7 +140,7 @@ REST_FRAMEWORK = {
         "rest_framework.renderers.JSONRenderer",
         "rest_framework.renderers.BrowsableAPIRenderer",
     ],
-    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
+    "DEFAULT_PARSER_CLASSES": ["dispatcher_site.api.control.parsers.StrictJsonParser"],
     "DEFAULT_THROTTLE_CLASSES": ["dispatcher_site.api.control.throttles.ControlRate"],
     "DEFAULT_THROTTLE_RATES": {"control": "1200/min"},
     "EXCEPTION_HANDLER": "dispatcher_site.api.refusals.control_failure",

@@ -84,3 +84,23 @@ class AuditEntry(models.Model):
 
     def __str__(self) -> str:
         return f"#{self.pk} {self.action}"
+
+
+class Operation(models.Model):
+    """No table: what people may do, in the words of the roles (``roles``)."""
+
+    class Meta:
+        managed = False
+        default_permissions = ()
+        permissions = [
+            ("view_ops", "See everything but documents"),
+            ("view_data", "See documents"),
+            ("ack_alert", "Acknowledge and mute alerts"),
+            ("operate_shard", "Drain, quarantine and check shards; cancel and retry jobs"),
+            ("move_bucket", "Move buckets"),
+            ("run_rollout", "Run rollouts, but not contract"),
+            ("manage_key", "Create, rotate, limit and revoke data keys"),
+            ("approve_shard", "Enrol shards, release them from quarantine"),
+            ("edit_rule", "Edit the rules of alerts"),
+            ("destroy", "Remove shards, contract models, manage control keys"),
+        ]

@@ -1,16 +1,18 @@
 """Who may use the control API: a control key (``spa_...``), or a person signed in to the admin.
 
-Control keys have scopes ``control@*:<resource>:<read|write>``; people have Django permissions and
-must be staff. Nothing is open: without either the answer is 401, without the scope 403.
+Control keys have scopes ``control@*:<resource>:<read|write>``; people have the permissions of
+their roles (``trust.roles``) and must be staff. Nothing is open: without either the answer is 401,
+without the scope or permission 403.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from django.contrib.auth.models import AbstractBaseUser
-from django.db import OperationalError
+            raise CallerRefused(Forbidden(f"This needs the scope {scope}."))
+        if not isinstance(user, AbstractUser) or not user.is_staff:
 from rest_framework.authentication import BaseAuthentication, SessionAuthentication
 from rest_framework.exceptions import APIException
 from rest_framework.permissions import SAFE_METHODS, BasePermission
@@ -21,6 +23,7 @@ from dispatcher_site.registry.services.keys import keyring, note_key_used
 from dispatcher_site.trust.actors import Actor
 from dispatcher_site.trust.middleware import request_id_of
 from dispatcher_site.trust.models import ApiKey
+from dispatcher_site.trust.roles import DESTROY, VIEW
 from modeldefs.wire.keys import READ, WRITE, Keyring, Principal, required_scope
 from modeldefs.wire.problems import Forbidden, Problem
 
@@ -123,12 +126,31 @@ class MayControl(BasePermission):
             if user.principal.may(MODEL, 1, resource, verb):
                 return True
             scope = required_scope(MODEL, "*", resource, verb)
+<<<<<<< HEAD
             raise CallerRefused(Forbidden(f"This needs the scope {scope}."))
         if not isinstance(user, AbstractBaseUser) or not getattr(user, "is_staff", False):
+=======
+            raise Forbidden(f"This needs the scope {scope}.")
+        if not isinstance(user, AbstractUser) or not user.is_staff:
+>>>>>>> 9ccda4d (wip: control API declared)
             return False
-        if verb == WRITE:
-            return bool(getattr(user, "is_superuser", False))
-        return bool(getattr(user, "has_perm", lambda _: False)("registry.view_shard"))
+        # What has no permission of its own is for who may do everything.
+        own = getattr(view, "permissions", {}).get(getattr(view, "action", ""), DESTROY)
+        needed = VIEW if verb == READ else own
+        if user.has_perm(needed):
+            return True
+        raise CallerRefused(Forbidden(f"This needs the permission {needed}."))
+
+
+def may_manage_control_keys(request: Request, resources: Iterable[str]) -> bool:
+    """Say whether the caller may make, change or end keys of the control API.
+
+    Such a key may open everything, so who does not have everything would raise himself by it.
+    """
+    user: Any = request.user
+    if isinstance(user, ControlCaller):
+        return all(user.principal.may(MODEL, 1, resource, WRITE) for resource in resources)
+    return bool(user.has_perm(DESTROY))
 
 
 def actor_of(request: Any) -> Actor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from rest_framework import serializers
+from rest_framework.exceptions import ErrorDetail
 
 from dispatcher_site.health.models import EndpointMinute, HealthSample
 from dispatcher_site.registry import models
@@ -138,6 +139,25 @@ class EndpointMinuteDocument(serializers.ModelSerializer[EndpointMinute]):
         exclude = ["id", "buckets"]
 
 
+class ShownKey(KeyDocument):
+    """A new key with its text, which is shown here and never again."""
+
+    key = serializers.CharField(read_only=True)
+
+
+class PlacedShard(ShardDocument):
+    """A new shard, and the job that gives it its buckets; none where it needs none."""
+
+    job = serializers.IntegerField(read_only=True, allow_null=True)
+
+
+class ClusterHealth(serializers.Serializer[Any]):
+    """Whether all shards are well, and the newest sample of each."""
+
+    healthy = serializers.BooleanField(read_only=True)
+    shards = HealthDocument(many=True, read_only=True)
+
+
 class StrictInput(serializers.Serializer[Any]):
     """An input that refuses members it does not know, so that no typing error is ignored."""
 
@@ -146,9 +166,8 @@ class StrictInput(serializers.Serializer[Any]):
         if isinstance(data, dict):
             unknown = sorted(set(data) - set(self.fields))
             if unknown:
-                raise serializers.ValidationError(
-                    {name: ["no such member"] for name in unknown}, code="unknown-parameter"
-                )
+                known = ErrorDetail("no such member", code="unknown-parameter")
+                raise serializers.ValidationError({name: [known] for name in unknown})
         return super().to_internal_value(data)
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from rest_framework.pagination import PageNumberPagination
 
+from dispatcher_site.api.control.questions import PAGE_SIZE, PAGE_SIZE_MAX
+
 
 class ControlPages(PageNumberPagination):
-    """``?page=2&page_size=100``."""
+    """``?page=2&page_size=100``; what is no page was refused before (``questions``)."""
 
-    page_size = 50
+    page_size = PAGE_SIZE
     page_size_query_param = "page_size"
-    max_page_size = 500
+    max_page_size = PAGE_SIZE_MAX

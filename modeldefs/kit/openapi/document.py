@@ -22,7 +22,7 @@ from modeldefs.kit.openapi.headers import (
     request_headers,
     success_headers,
 )
-from modeldefs.kit.openapi.problems import problem_components, problems_of, responses_of
+from modeldefs.kit.openapi.problems import problem_components, problems_of, shared_responses
 from modeldefs.kit.openapi.values import body_schema, example_of, url_schema
 from modeldefs.kit.preference_descriptions import answer_description, prefer_parameter
 from modeldefs.kit.requests import CURSOR_LENGTH_MAX, EXPORT_ROWS_MAX
@@ -131,7 +131,7 @@ def _responses(
     if endpoint.shape == "single":
         said = "The caller has this answer, by `If-None-Match`."
         done["304"] = ("single.304", {"description": said, "headers": headers})
-    return done | responses_of(endpoint, is_direct=is_direct)
+    return done | shared_responses(problems_of(endpoint, is_direct=is_direct))
 
 
 def _operation(

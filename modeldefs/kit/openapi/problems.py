@@ -192,18 +192,17 @@ def problems_of(endpoint: Endpoint[Any, Any], *, is_direct: bool) -> list[type[P
     return [*(STANDARD_PROBLEMS[code] for code in codes), *endpoint.options.problems]
 
 
-def responses_of(endpoint: Endpoint[Any, Any], *, is_direct: bool) -> dict[str, tuple[str, Any]]:
-    """Return each response that is a problem, by status: the name it is shared by, and itself."""
+def shared_responses(kinds: Iterable[type[Problem]]) -> dict[str, tuple[str, Any]]:
+    """Return each response that is a problem, by status: the name it is shared by, and itself.
+
+    The name says all the codes that it may have, so two of one name are the same.
+    """
     by_status: dict[int, list[type[Problem]]] = {}
-    for kind in problems_of(endpoint, is_direct=is_direct):
+    for kind in kinds:
         by_status.setdefault(kind.status, []).append(kind)
-    own = {kind.status for kind in endpoint.options.problems}
-    alike: str = "write" if endpoint.kind == "mutation" else endpoint.shape
-    if endpoint.optional_result:
-        alike += "-or-null"
     return {
         str(status): (
-            f"{endpoint.name if status in own else alike}.{status}",
+            ".".join([str(status), *(kind.code for kind in each)]),
             {
                 "description": " ".join(kind.title() for kind in each),
                 "headers": problem_headers(status),
