@@ -16,7 +16,7 @@ from modeldefs.kit.operations import build_api
 from modeldefs.wire.problems import Problem
 
 TITLE = "Shardpoint"
-PAGES = {"Data endpoints": "/docs", "Control API": "/control/v1/", "Admin": "/admin/"}
+PAGES = {"Data endpoints": "/docs", "Control API": "/control/v1/docs", "Admin": "/admin/"}
 
 
 def key_or_staff_required(view: View) -> View:

@@ -11,8 +11,8 @@ import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-            raise CallerRefused(Forbidden(f"This needs the scope {scope}."))
-        if not isinstance(user, AbstractUser) or not user.is_staff:
+from django.contrib.auth.models import AbstractUser
+from django.db import OperationalError
 from rest_framework.authentication import BaseAuthentication, SessionAuthentication
 from rest_framework.exceptions import APIException
 from rest_framework.permissions import SAFE_METHODS, BasePermission
@@ -126,13 +126,8 @@ class MayControl(BasePermission):
             if user.principal.may(MODEL, 1, resource, verb):
                 return True
             scope = required_scope(MODEL, "*", resource, verb)
-<<<<<<< HEAD
             raise CallerRefused(Forbidden(f"This needs the scope {scope}."))
-        if not isinstance(user, AbstractBaseUser) or not getattr(user, "is_staff", False):
-=======
-            raise Forbidden(f"This needs the scope {scope}.")
         if not isinstance(user, AbstractUser) or not user.is_staff:
->>>>>>> 9ccda4d (wip: control API declared)
             return False
         # What has no permission of its own is for who may do everything.
         own = getattr(view, "permissions", {}).get(getattr(view, "action", ""), DESTROY)

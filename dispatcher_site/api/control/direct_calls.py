@@ -25,6 +25,7 @@ from dispatcher_site.api.control.authentication import (
     ControlKeyAuthentication,
     MayControl,
 )
+from dispatcher_site.api.control.saying import Said, says
 from dispatcher_site.registry.services.capabilities import issue_capability
 from dispatcher_site.registry.services.routing_document import NEWEST
 from dispatcher_site.trust.pairing import dispatcher_identity
@@ -33,6 +34,22 @@ from modeldefs.wire.keys import Principal, key_of_header
 from modeldefs.wire.problems import ShardUnavailable
 
 CONTROL_PREFIX = "spa_"
+_TEXT = {"type": "string"}
+_CAPABILITY: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "capability": _TEXT,
+        "expires_at": {"type": "string", "format": "date-time"},
+        "expires_in_s": {"type": "integer"},
+        "epoch": {"type": "integer"},
+        "cluster": _TEXT,
+        "public_key": _TEXT,
+    },
+    "required": [
+        *("capability", "expires_at", "expires_in_s", "epoch", "cluster", "public_key"),
+    ],
+}
+_ROUTING: dict[str, Any] = {"type": "object", "description": "The routing map: docs/http.md."}
 
 
 class DataCaller:
@@ -101,6 +118,14 @@ class Capabilities(APIView):
     authentication_classes = (DataKeyAuthentication,)
     permission_classes = (IsDataCaller,)
 
+    @says(
+        Said(
+            takes=documents.NewCapability,
+            gives=_CAPABILITY,
+            status=201,
+            headers=("Referrer-Policy",),
+        )
+    )
     def post(self, request: Request) -> Response:
         """Trade a data key for a capability: `{"scopes"?, "lifetime_s"?}`."""
         form = documents.NewCapability(data=request.data)
@@ -140,6 +165,14 @@ class Routing(APIView):
     )
     permission_classes = (MayRoute,)
 
+    @says(
+        Said(
+            gives=_ROUTING,
+            headers=("ETag", "Shardpoint-Signature"),
+            is_conditional=True,
+            is_browsable=False,
+        )
+    )
     def get(self, request: Request) -> HttpResponse:
         """Return the signed map, or 304 to who has it already."""
         newest = NEWEST.document()

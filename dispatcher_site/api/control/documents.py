@@ -183,7 +183,7 @@ class LimitsInput(StrictInput):
 class NewKey(LimitsInput):
     """What creating a key takes."""
 
-    name = serializers.CharField(max_length=100, required=False, default="")
+    name = serializers.CharField(max_length=100, required=False, default="", allow_blank=True)
     owner = serializers.CharField(max_length=150)
     kind = serializers.ChoiceField(choices=list(KEY_KINDS), default="data")
     scopes = serializers.ListField(child=serializers.CharField(max_length=300), min_length=1)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from django.urls import URLPattern
+from django.urls import URLPattern, URLResolver
 from rest_framework import serializers
 from rest_framework.viewsets import ViewSetMixin
 
@@ -25,6 +25,7 @@ from modeldefs.kit.openapi.problems import problem_components, shared_responses
 from modeldefs.wire.problems import STANDARD_PROBLEMS
 
 ROOT = "/control/v1/"
+Pattern = URLPattern | URLResolver
 _PARAMETER = re.compile(r"\(\?P<(\w+)>([^)]+)\)|<(?:\w+:)?(\w+)>")
 _OF_ALL = (
     "invalid-request",
@@ -60,13 +61,14 @@ class Route:
     action: str  # of a view set; else the method's own name
 
 
-def routes(patterns: Iterable[URLPattern]) -> Iterator[Route]:
+def routes(patterns: Iterable[Pattern]) -> Iterator[Route]:
     """Yield every route of a list of URL patterns, by path and method."""
     for pattern in patterns:
+        assert isinstance(pattern, URLPattern)
         view = getattr(pattern.callback, "cls", None) or getattr(
             pattern.callback, "view_class", None
         )
-        if view is None:
+        if view is None or not getattr(view, "is_described", True):
             continue  # the documents themselves, and their page
         parameters: list[tuple[str, str]] = []
 
@@ -83,7 +85,7 @@ def routes(patterns: Iterable[URLPattern]) -> Iterator[Route]:
                 yield Route(path, tuple(parameters), method, str(pattern.name), view, action)
 
 
-def control_document(patterns: Iterable[URLPattern]) -> dict[str, Any]:
+def control_document(patterns: Iterable[Pattern]) -> dict[str, Any]:
     """Return the document of the control API."""
     shared: dict[str, Any] = {}
     schemas: dict[str, Any] = {}
@@ -129,7 +131,7 @@ _HEADERS: dict[str, Any] = {
 }
 
 
-def _tags(patterns: Iterable[URLPattern]) -> dict[str, str]:
+def _tags(patterns: Iterable[Pattern]) -> dict[str, str]:
     return {route.view.resource: _first_line(route.view.__doc__) for route in routes(patterns)}
 
 
@@ -148,7 +150,7 @@ def _operation(
     own += [code for code in said.raises if code not in own]
     codes.update(own)
     refused = shared_responses([STANDARD_PROBLEMS[code] for code in own])
-    shared |= {name: answer for name, answer in refused.values()}
+    shared.update(refused.values())
     operation: dict[str, Any] = {
         "operationId": f"{route.view.resource}_{route.action}",
         "summary": _first_line(_doc_of(route, method)),
@@ -243,7 +245,10 @@ def _answer(route: Route, said: Said, schemas: dict[str, Any]) -> dict[str, Any]
         "description": "What is asked for." if route.method == "get" else "It is done.",
         "headers": {name: {"$ref": f"#/components/headers/{name}"} for name in sorted(headers)},
         # A page for people is of the same things; which is answered, `Accept` says.
-        "content": {"application/json": {"schema": schema}, "text/html": {}},
+        "content": {
+            "application/json": {"schema": schema},
+            **({"text/html": {}} if said.is_browsable else {}),
+        },
     }
 
 

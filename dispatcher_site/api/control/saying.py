@@ -23,6 +23,7 @@ class Said:
     raises: tuple[str, ...] = ()  # codes of problems, beside those of every operation
     headers: tuple[str, ...] = ()
     is_conditional: bool = False  # answers 304
+    is_browsable: bool = True  # has a page for people
 
 
 def says(said: Said) -> Callable[[Method], Method]:

@@ -1,4 +1,4 @@
-"""JSON Schemas of the control API's documents, read off the serializers that make and check them."""
+"""JSON Schemas of the control API's documents, read off the serializers that make them."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def field_schema(field: Field, *, is_input: bool) -> dict[str, Any]:
 
 def _bare(field: Field, *, is_input: bool) -> dict[str, Any]:
     if isinstance(field, serializers.ListSerializer):
-        assert field.child is not None
+        assert isinstance(field.child, serializers.BaseSerializer)
         return {"type": "array", "items": object_schema(field.child, is_input=is_input)}
     if isinstance(field, serializers.BaseSerializer):
         return object_schema(field, is_input=is_input)

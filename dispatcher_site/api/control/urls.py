@@ -6,6 +6,8 @@ from django.urls import path
 from rest_framework.routers import APIRootView, DefaultRouter
 
 from dispatcher_site.api.control import direct_calls, views
+from dispatcher_site.api.control.description import Description, OlderDescription, docs
+from modeldefs.kit.described import OLDER_PATH
 
 
 class ControlRoot(APIRootView):
@@ -37,5 +39,8 @@ urlpatterns = [
     path("health/", views.Health.as_view(), name="health"),
     path("capabilities", direct_calls.Capabilities.as_view(), name="capabilities"),
     path("routing", direct_calls.Routing.as_view(), name="routing"),
+    path("openapi.json", Description.as_view(), name="control-openapi"),
+    path(OLDER_PATH, OlderDescription.as_view(), name="control-openapi-3.1"),
+    path("docs", docs, name="control-docs"),
     *router.urls,
 ]
