@@ -20,6 +20,8 @@ _PLAIN: tuple[tuple[type[Field], dict[str, Any]], ...] = (
     (serializers.CharField, {"type": "string"}),
     (serializers.PrimaryKeyRelatedField, {"type": "string"}),
 )
+# Values of a list or a dict that does not say which are of no kind.
+_ANYTHING = (serializers.JSONField, type(serializers.DictField().child))
 _MAXIMA = {"max_value": "maximum", "min_value": "minimum"}
 
 
@@ -68,7 +70,10 @@ def _bare(field: Field, *, is_input: bool) -> dict[str, Any]:
             "items": field_schema(field.child, is_input=is_input),
         }
         return schema | ({"minItems": field.min_length} if field.min_length else {})
-    if isinstance(field, serializers.JSONField):
+    if isinstance(field, serializers.DictField):
+        of_each = field_schema(field.child, is_input=is_input)
+        return {"type": "object", "additionalProperties": of_each or True}
+    if type(field) in _ANYTHING:
         return {}  # whatever its table keeps
     if isinstance(field, serializers.ChoiceField):
         return {"type": "string", "enum": list(field.choices)}
