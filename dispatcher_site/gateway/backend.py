@@ -38,7 +38,8 @@ class ShardsBackend:
         key = ask.shard_key()
         work: SingleShard | Many | Scatter
         if key is not None:
-            work = SingleShard(ask, key, done, roads)
+            deadline = roads.loop.time() + ask.timeout_ms / 1_000
+            work = SingleShard(ask, key, done, roads, deadline)
         elif ask.plan is None:
             work = Many(ask, done, roads)
         else:

@@ -34,42 +34,20 @@ from modeldefs.wire.problems import (
 logger = logging.getLogger(__name__)
 
 
-class SingleShard:
-    """One ask under way to the owner of its key."""
+class SingleShard(msgspec.Struct, eq=False):
+    """One ask under way to the owner of its key. A struct: one is made for every such ask."""
 
-    __slots__ = (
-        "_ask",
-        "_body",
-        "_done",
-        "_is_page",
-        "_key",
-        "_request_id",
-        "_roads",
-        "_shard",
-        "_tries",
-        "_was_lost",
-        "deadline",
-        "is_over",
-    )  # fmt: skip
-
-    def __init__(
-        self,
-        ask: Ask,
-        key: str,
-        done: Done,
-        roads: Roads,
-    ) -> None:
-        self._ask, self._key = ask, key
-        self._done = done
-        self.is_over = False
-        self._is_page = ask.plan is not None and ask.plan.groups is None
-        self._roads = roads
-        self.deadline = roads.loop.time() + ask.timeout_ms / 1_000
-        self._tries = 0
-        self._was_lost = False  # a try's connection broke: it may have been done
-        self._shard = ""
-        self._request_id = NO_REQUEST
-        self._body = b""
+    _ask: Ask
+    _key: str
+    _done: Done
+    _roads: Roads
+    deadline: float  # in the loop's time
+    is_over: bool = False
+    _tries: int = 0
+    _was_lost: bool = False  # a try's connection broke: it may have been done
+    _shard: str = ""
+    _request_id: int = NO_REQUEST
+    _body: bytes = b""
 
     def begin(self) -> None:
         """Send the call to whom the current map says owns the key."""
@@ -112,7 +90,8 @@ class SingleShard:
         self._request_id = NO_REQUEST
         if self._ask.trace is not None:
             self._ask.trace.answered(self._shard)
-        if status == calls.WHOLE and self._is_page:
+        plan = self._ask.plan
+        if status == calls.WHOLE and plan is not None and plan.groups is None:
             self.is_over = True
             self._done(PageOutcome(body, None, False, ONE_SHARD))
             return

@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+import msgspec
+
 from modeldefs.kit.catalog import shard_key_parameter
 from modeldefs.kit.conditions import Conditions
 from modeldefs.kit.endpoints import Endpoint
@@ -56,8 +58,7 @@ class Counted(NamedTuple):
     is_exact: bool
 
 
-@dataclass(slots=True)
-class PageOutcome:
+class PageOutcome(msgspec.Struct):
     """Rows as JSON joined by commas, the last row's place in the order, and whether more."""
 
     rows: bytes
@@ -76,8 +77,7 @@ class GroupsOutcome:
     shards: Shards
 
 
-@dataclass(frozen=True, slots=True)
-class Written:
+class Written(msgspec.Struct, frozen=True):
     """The JSON of what a mutation returned, now or when its key was first used."""
 
     body: bytes
@@ -95,9 +95,8 @@ class LinesOutcome:
 Outcome = PageOutcome | GroupsOutcome | Written | LinesOutcome | Problem
 
 
-@dataclass(slots=True)
-class Ask:
-    """A checked request, ready for the backend."""
+class Ask(msgspec.Struct, eq=False):
+    """A checked request, ready for the backend. A struct: one is made for every request."""
 
     served: Served
     plan: ReadPlan | None  # None for a mutation

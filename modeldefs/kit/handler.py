@@ -92,7 +92,7 @@ async def answer_through_django(request: DjangoRequest) -> HttpResponseBase:
         ],
         request.body,
         str(request.META.get("REMOTE_ADDR", "")),
-        str(getattr(request, "scope", {}).get("http_version", "1.1")),
+        version=str(getattr(request, "scope", {}).get("http_version", "1.1")),
         keep_alive=True,
         upgrade=False,
     )

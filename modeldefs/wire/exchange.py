@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable, MutableSet
 from typing import Any
 
+import msgspec
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 from uvicorn.server import ServerState
 
@@ -113,18 +114,13 @@ class Renderer:
         )
 
 
-class Exchange:
+class Exchange(msgspec.Struct, eq=False):
     """One request that the handler was given, and its one reply."""
 
-    __slots__ = ("_finish", "cancel", "replied", "request")
-
-    def __init__(
-        self, request: ReadRequest, finish: Callable[[Exchange, HttpReply], None]
-    ) -> None:
-        self._finish = finish
-        self.request = request
-        self.replied = False
-        self.cancel: Cancel | None = None
+    request: ReadRequest
+    finish: Callable[[Exchange, HttpReply], None]
+    replied: bool = False
+    cancel: Cancel | None = None
 
     def reply(self, reply: HttpReply) -> None:
         """Give the reply; a second one is a fault of the handler, logged and dropped."""
@@ -133,7 +129,7 @@ class Exchange:
             return
         self.replied = True
         self.cancel = None
-        self._finish(self, reply)
+        self.finish(self, reply)
 
     def abandon(self) -> None:
         """Tell the handler that the client has gone."""

@@ -12,15 +12,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
+import msgspec
+
 if TYPE_CHECKING:
     from modeldefs.wire.known_heads import KnownHead
 
 Headers = list[tuple[bytes, bytes]]
 
 
-@dataclass(slots=True)
-class HttpRequest:
-    """One request, read whole and well-formed."""
+class HttpRequest(msgspec.Struct, eq=False):
+    """One request, read whole and well-formed. A struct: one is made for every request."""
 
     method: bytes
     path: bytes  # as sent, percent-encoding and all, without the query
@@ -29,9 +30,9 @@ class HttpRequest:
     body: bytes
     client_host: str  # the peer of the socket, "" on a unix socket
     # Shared by all requests with these headers: where to keep what was made of them.
-    known_head: KnownHead | None = field(default=None, compare=False, repr=False, kw_only=True)
+    known_head: KnownHead | None = None
     # The Idempotency-Key among the headers, which the known head leaves out.
-    key_beside: bytes | None = field(default=None, compare=False, repr=False, kw_only=True)
+    key_beside: bytes | None = None
 
     @property
     def takes_chunks(self) -> bool:

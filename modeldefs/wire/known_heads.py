@@ -25,8 +25,8 @@ KEY = b"idempotency-key"
 # A value without a space at either end: the parser takes it as it is.
 _KEY_LINE = re.compile(rb"\r\n[Ii]dempotency-[Kk]ey: ([!-~]{1,255})(?=\r\n|\Z)")
 BLOCK_BYTES_MAX = 2_048
-# Every visible character but "#": the parser takes them all, as they are.
-REQUEST_LINE = re.compile(rb'(GET|POST|QUERY|HEAD) (/[!"$-~]*) HTTP/1\.1')
+# Method, path, query. Every visible character but "#": the parser takes them all, as they are.
+REQUEST_LINE = re.compile(rb'(GET|POST|QUERY|HEAD) (/[!"$->@-~]*)(?:\?([!"$-~]*))? HTTP/1\.1')
 
 
 class KnownHead:

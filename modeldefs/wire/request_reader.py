@@ -12,7 +12,6 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Protocol
 
 import httptools
@@ -31,13 +30,12 @@ _HOST = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+;=%-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9
 _VERSION_BYTES = len(b"  HTTP/1.1")
 
 
-@dataclass(slots=True)
-class ReadRequest(HttpRequest):
+class ReadRequest(HttpRequest, eq=False):
     """A request with what the protocol must know to reply to it."""
 
-    version: str
-    keep_alive: bool
-    upgrade: bool
+    version: str = "1.1"
+    keep_alive: bool = True
+    upgrade: bool = False
 
     @property
     def takes_chunks(self) -> bool:
@@ -77,7 +75,7 @@ class RequestReader:
         "_host",
         "_keep_alive",
         "_length",
-        "_limits",
+        "_line_bytes_max",
         "_method",
         "_parser",
         "_path",
@@ -114,7 +112,7 @@ class RequestReader:
         self.state = IDLE
         self.number = 0  # of requests begun
         self.deaf = False
-        self._limits = limits
+        self._line_bytes_max = limits.request_line_bytes_max
         self._header_bytes_max = limits.header_bytes_max
         self._header_count_max = limits.header_count_max
         self._body_bytes_max = body_bytes_max
@@ -172,11 +170,10 @@ class RequestReader:
             end = body_begin + head.length
             if line is None or end > size:
                 break
-            if line_end - begin > self._limits.request_line_bytes_max:
+            if line_end - begin > self._line_bytes_max:
                 break
-            method, url = line.groups()
-            path, _, query = url.partition(b"?")
-            if head.length > self._body_bytes_max(path):
+            method, path, query = line.groups(b"")
+            if head.length and head.length > self._body_bytes_max(path):
                 break
             self.number += 1
             begin = end
@@ -186,13 +183,10 @@ class RequestReader:
                     path,
                     query,
                     head.headers if key is None else head.headers_with(key),
-                    data[body_begin:end],
+                    data[body_begin:end] if head.length else b"",
                     self.client_host,
-                    "1.1",
-                    True,
-                    False,
-                    known_head=head,
-                    key_beside=key,
+                    head,
+                    key,
                 )
             )
         return begin
@@ -238,7 +232,7 @@ class RequestReader:
         if self.deaf:
             return
         self._url += url
-        if len(self._url) > self._limits.request_line_bytes_max:
+        if len(self._url) > self._line_bytes_max:
             self.refuse("uri-too-long")
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -301,9 +295,9 @@ class RequestReader:
                 self._headers,
                 b"".join(body) if body else b"",
                 self.client_host,
-                self._version,
-                self._keep_alive,
-                self._upgrade,
+                version=self._version,
+                keep_alive=self._keep_alive,
+                upgrade=self._upgrade,
             )
         )
 
@@ -340,7 +334,7 @@ class RequestReader:
         if version != "1.1" and (version != "1.0" or self._chunked):
             return "invalid-request"
         url = self._url
-        if len(method) + len(url) + _VERSION_BYTES > self._limits.request_line_bytes_max:
+        if len(method) + len(url) + _VERSION_BYTES > self._line_bytes_max:
             return "uri-too-long"
         if not self._is_host(version) or not url.isascii() or b"#" in url:
             return "invalid-request"
