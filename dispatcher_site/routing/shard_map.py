@@ -10,10 +10,9 @@ Pure: no Django, no clock, no I/O.
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Iterable
-from dataclasses import dataclass
-from itertools import pairwise
+from dataclasses import dataclass, field
+from itertools import chain, pairwise, repeat
 from typing import NamedTuple
 
 from modeldefs.kit.buckets import BUCKET_COUNT
@@ -37,6 +36,8 @@ class ShardMap:
     epoch: int
     starts: tuple[int, ...]  # first bucket of each range, so no gap or overlap can be written
     owners: tuple[Owner, ...]  # owners[i] has starts[i] up to starts[i + 1] - 1
+    # The owner of each bucket: looked up with every request, made once for each map.
+    by_bucket: tuple[Owner, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         rising = all(a < b for a, b in pairwise((*self.starts, BUCKET_COUNT)))
@@ -46,6 +47,9 @@ class ShardMap:
             raise BrokenMap(f"{len(self.starts)} ranges, {len(self.owners)} owners")
         if any(owner.since > self.epoch for owner in self.owners):
             raise BrokenMap(f"an owner since later than epoch {self.epoch}")
+        spans = pairwise((*self.starts, BUCKET_COUNT))
+        owned = (repeat(o, b - a) for o, (a, b) in zip(self.owners, spans, strict=True))
+        object.__setattr__(self, "by_bucket", tuple(chain.from_iterable(owned)))
 
     @classmethod
     def of(cls, epoch: int, ranges: Iterable[tuple[int, int, str, int]]) -> ShardMap:
@@ -70,7 +74,7 @@ class ShardMap:
 
     def owner_at(self, bucket: int) -> Owner:
         """Return the one owner of this bucket."""
-        return self.owners[bisect_right(self.starts, bucket) - 1]
+        return self.by_bucket[bucket]
 
     @property
     def shards(self) -> tuple[str, ...]:

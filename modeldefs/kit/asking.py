@@ -72,7 +72,7 @@ class AskReader:
         asked = served.quick.read_url(request.query)
         if asked is None:
             return None
-        values, mask, limit = asked
+        mask = asked.mask
         plan = served.plans.get(mask)
         if plan is None or principal.row_filter is not None:
             return None
@@ -80,8 +80,8 @@ class AskReader:
             served,
             plan,
             mask,
-            values,
-            1 if served.is_single else limit,
+            asked.values,
+            1 if served.is_single else asked.limit,
             None,
             principal,
             request_id,

@@ -16,6 +16,8 @@ from collections.abc import Callable
 from functools import partial
 from time import perf_counter
 
+import msgspec
+
 from modeldefs.kit.asking import AskReader
 from modeldefs.kit.asks import (
     ONE_SHARD,
@@ -56,6 +58,34 @@ _ENDPOINT_PATH = re.compile(rb"/[A-Za-z][A-Za-z0-9_]{0,99}\Z")
 Authenticate = Callable[[bytes | None, str], Principal]
 
 
+class Underway(msgspec.Struct, eq=False):
+    """A request that a backend was given, until its one reply or until its client has gone."""
+
+    front: DataFront
+    ask: Ask
+    request: HttpRequest
+    reply: Reply
+    begun: float
+    give_up: Cancel | None = None
+    is_over: bool = False
+
+    def done(self, outcome: Outcome) -> None:
+        """Reply; a second outcome is dropped."""
+        if not self.is_over:
+            self.is_over = True
+            self.front.admission.in_flight -= 1
+            self.reply(self.front.answered(self.ask, outcome, self.request, self.begun))
+
+    def cancel(self) -> None:
+        """The client is gone."""
+        if not self.is_over:
+            self.is_over = True
+            self.front.admission.in_flight -= 1
+            self.ask.served.row[ABANDONED] += 1
+        assert self.give_up is not None
+        self.give_up()
+
+
 class DataFront:
     """Answers the data endpoints of one worker process, for a HotHandler to call."""
 
@@ -81,7 +111,7 @@ class DataFront:
         )
         self._replies = ReplyMaker(cursor_key=cursor_key, clock=clock)
         self._watch = watch = watch or Watch(catalog.endpoints)
-        self._admission = watch.admission
+        self.admission = watch.admission
         self._unknown_row = watch.row()
         self.by_path = {
             served.path: served
@@ -102,62 +132,49 @@ class DataFront:
         """Answer one request; every way out is one reply, counted once."""
         begun = perf_counter()
         request_id = f"{self._id_prefix}{next(self._ids):08x}"
-        watch, admission = self._watch, self._admission
         served = self.by_path.get(request.path)
-        row = self._unknown_row if served is None else served.row
         limited: LimitedCall | None = None
         try:
-            headers = headers_of(request)
+            known = request.known_head
+            headers = known.facts if known is not None else None
+            if headers is None:
+                headers = headers_of(request)
             principal = self.authenticate(headers.key, request.client_host)
             if principal.limits is not None:
                 limited = self.quotas.begin(principal, reply)
                 reply = limited.reply
-            ask = self._admitted(request, served, headers, principal, limited, request_id, begun)
+            ask: Ask | HttpReply | None = None
+            # What most requests are; for whatever else it may be there is the long way.
+            admission = self.admission
+            if (
+                headers.is_plain
+                and served is not None
+                and limited is None
+                and admission.in_flight < admission.scatters_max
+            ):
+                ask = self._reader.quick(served, request, headers, principal, request_id)
+            if ask is None:
+                ask = self._admitted(
+                    request, served, headers, principal, limited, request_id, begun
+                )
         except Exception as fault:
             reply(self._refused(fault, request, served, request_id, begun))
             return None
         if isinstance(ask, HttpReply):
+            row = self._unknown_row if served is None else served.row
             count(row, OK, perf_counter() - begun, 0)
             reply(ask)
             return None
         admission.in_flight += 1
-        if request.body:
-            row[BYTES_IN] += len(request.body)
-        is_over = False
-
-        def done(outcome: Outcome) -> None:
-            nonlocal is_over
-            if is_over:
-                return
-            is_over = True
-            admission.in_flight -= 1
-            answered = self._reply(ask, outcome, request)
-            took_s = perf_counter() - begun
-            if type(answered) is JsonReply:
-                count(row, OK, took_s, len(answered.body))
-                shards = getattr(outcome, "shards", ONE_SHARD)
-                if took_s >= watch.slow_s or shards is not ONE_SHARD:
-                    watch.note(ask, outcome, request, took_s)
-            else:
-                watch.count_other(row, served, request, answered, took_s, ask)
-            reply(answered)
-
-        def cancel() -> None:
-            nonlocal is_over
-            if not is_over:
-                is_over = True
-                admission.in_flight -= 1
-                row[ABANDONED] += 1
-            assert give_up is not None
-            give_up()
-
-        give_up: Cancel | None = None
+        underway = Underway(self, ask, request, reply, begun)
         try:
-            give_up = self._ways[ask.prefers is NOTHING](ask, done)
+            underway.give_up = self._ways[ask.prefers is NOTHING](ask, underway.done)
         except Exception:
             logger.exception("submit.failed", extra={"request_id": request_id})
-            done(Internal())
-        return give_up and (limited.cancelling(cancel) if limited else cancel)
+            underway.done(Internal())
+        if underway.give_up is None:
+            return None
+        return limited.cancelling(underway.cancel) if limited else underway.cancel
 
     def _refused(
         self,
@@ -193,7 +210,7 @@ class DataFront:
             raise self._unknown(request.path)
         if request.method == b"OPTIONS":
             return HttpReply(204, b"", [(b"allow", served.allow.encode())])
-        admission = self._admission
+        admission = self.admission
         # The least of the limits: as long as it is not reached none of the others is looked at.
         is_busy = admission.in_flight >= admission.scatters_max
         if is_busy and not admission.admits(is_write=served.verb == "write"):
@@ -210,6 +227,24 @@ class DataFront:
         if headers.is_traced:
             ask.trace = Trace(headers, begun)
         return ask
+
+    def answered(
+        self, ask: Ask, outcome: Outcome, request: HttpRequest, begun: float
+    ) -> HttpReply:
+        """Return the reply of an outcome, counted."""
+        answered = self._reply(ask, outcome, request)
+        took_s = perf_counter() - begun
+        row, watch = ask.served.row, self._watch
+        if request.body:
+            row[BYTES_IN] += len(request.body)
+        if type(answered) is JsonReply:
+            count(row, OK, took_s, len(answered.body))
+            shards = getattr(outcome, "shards", ONE_SHARD)
+            if took_s >= watch.slow_s or shards is not ONE_SHARD:
+                watch.note(ask, outcome, request, took_s)
+        else:
+            watch.count_other(row, ask.served, request, answered, took_s, ask)
+        return answered
 
     def _reply(self, ask: Ask, outcome: Outcome, request: HttpRequest) -> HttpReply:
         try:

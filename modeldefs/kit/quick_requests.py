@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NoReturn
 from urllib.parse import unquote_to_bytes
 
 import msgspec
@@ -24,6 +24,8 @@ from modeldefs.kit.parameters import (
 from modeldefs.kit.requests import RequestReader
 
 LIMIT_DIGITS_MAX = 6
+INTEGER_DIGITS_MAX = 19
+_NOUGHT = ord("0")
 
 
 def _not_finite(token: str) -> NoReturn:
@@ -51,7 +53,7 @@ def pairs_of(body: bytes) -> Any:
 _read_flat = msgspec.json.Decoder(dict[str, str | int | bool]).decode
 
 
-class QuickRequest(NamedTuple):
+class QuickRequest(msgspec.Struct):
     """The parameters of a request: canonical texts by name, which are present, rows wanted."""
 
     values: dict[str, Any]
@@ -69,7 +71,7 @@ class QuickRequests:
     def __init__(self, reader: RequestReader) -> None:
         parameters = reader.endpoint.parameters
         self._by_name = {
-            spec.name.encode(): (spec.name, spec.text_of, 1 << bit)
+            spec.name.encode(): (spec.name, url_reader(spec), 1 << bit)
             for bit, spec in enumerate(parameters)
             if not spec.is_list
         }
@@ -107,16 +109,12 @@ class QuickRequests:
                 if not limit:
                     return None
                 continue
-            name, text_of, bit = known
-            if mask & bit:
+            name, read, bit = known
+            value = read(text)
+            if value is None or mask & bit:
                 return None
             mask |= bit
-            if b"%" in text or b"+" in text:
-                text = unquote_to_bytes(text.replace(b"+", b" "))
-            try:
-                values[name] = text_of(text.decode())
-            except (BadValue, UnicodeDecodeError):
-                return None
+            values[name] = value
         return self._whole(values, mask, limit or self._limit)
 
     def read_body(self, body: bytes) -> QuickRequest | None:
@@ -184,6 +182,28 @@ class QuickRequests:
             return 0
         limit = int(text)
         return limit if limit <= self._limit_max else 0
+
+
+def url_reader(spec: ParameterSpec) -> Callable[[bytes], str | None]:
+    """Return what makes a URL's value its canonical text; it gives None for what is wrong."""
+    text_of, low, high = spec.text_of, spec.low, spec.high
+
+    def read(value: bytes) -> str | None:
+        if b"%" in value or b"+" in value:
+            value = unquote_to_bytes(value.replace(b"+", b" "))
+        try:
+            return text_of(value.decode())
+        except (BadValue, UnicodeDecodeError):
+            return None
+
+    def read_integer(value: bytes) -> str | None:
+        # Digits without a nought before them are canonical as they stand.
+        if value.isdigit() and value[0] != _NOUGHT and len(value) <= INTEGER_DIGITS_MAX:
+            text = value.decode()
+            return text if low <= int(text) <= high else None
+        return read(value)
+
+    return read_integer if spec.kind in (KINDS[int], INT32) and not spec.choices else read
 
 
 def leaf_reader(spec: ParameterSpec) -> Callable[[Any], str | None]:

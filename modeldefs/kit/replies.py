@@ -56,11 +56,27 @@ class ReplyMaker:
         self._clock = clock
 
     def reply(self, ask: Ask, outcome: Outcome, request: HttpRequest) -> HttpReply:
+        """Return the reply to an ask that had this outcome."""
+        served = ask.served
+        if (
+            served.is_single
+            and type(outcome) is PageOutcome
+            and outcome.shards is ONE_SHARD
+            and outcome.rows
+            and ask.prefers is NOTHING
+        ):
+            # The most frequent one; the long way gives the same.
+            head = b"%b%b\r\n" % (served.head, ask.request_id.encode())
+            return JsonReply(_ONE_VALUE % outcome.rows, head)
+        return self._reply(ask, outcome, request)
+
+    def _reply(self, ask: Ask, outcome: Outcome, request: HttpRequest) -> HttpReply:
+        served = ask.served
         if isinstance(outcome, Problem):
             return problem_reply(outcome, request.path, ask.request_id)
         if isinstance(outcome, LinesOutcome):
             return self._lines_reply(ask, outcome, request)
-        head = b"%b%b\r\n" % (ask.served.head, ask.request_id.encode())
+        head = b"%b%b\r\n" % (served.head, ask.request_id.encode())
         if ask.prefers is not NOTHING and ask.prefers.applied:
             head += b"preference-applied: %b\r\n" % ask.prefers.applied
         if isinstance(outcome, Written):
@@ -206,6 +222,7 @@ def _without_content(status: int, head: bytes) -> HttpReply:
 
 
 _ONE_SHARD_JSON = _shards_json(ONE_SHARD)
+_ONE_VALUE = b'{"value":%%b,"shards":%b}' % _ONE_SHARD_JSON
 
 
 def groups_json(ask: Ask, rows: list[list[Any]]) -> bytes:

@@ -94,7 +94,7 @@ class RequestHeaders:
         self._accept = get(b"accept") or b""
         self._prefer = get(b"prefer")
         self._timeout = get(b"shardpoint-timeout-ms")
-        self.is_settled = False
+        self.is_settled = self.is_plain = False
 
     def settle(self) -> None:
         """Read what costs something or may be refused: only for who has a key.
@@ -118,6 +118,7 @@ class RequestHeaders:
             or self._prefer is not None
             or self.is_conditional
             or is_versioned
+            or self.is_traced
         )
         self.is_settled = True
 

@@ -102,12 +102,12 @@ def test_right_requests_take_the_short_way() -> None:
     by_name = {reader.endpoint.name: QuickRequests(reader) for reader in READERS}
 
     assert by_name["get_user"].read_url(b"id=7&country=United+States&limit=3") == (
-        {"id": "7", "country": "United States"}, 3, 3
-    )  # fmt: skip
+        QuickRequest({"id": "7", "country": "United States"}, 3, 3)
+    )
     body = b'{"id":"7","name":"\xc3\xa4\\u00e4","nick":"x"}'
-    assert by_name["rename"].read_body(body) == (
+    assert by_name["rename"].read_body(body) == QuickRequest(
         {"id": "7", "name": "\u00e4\u00e4", "nick": "x"}, 7, by_name["rename"]._limit
-    )  # fmt: skip
+    )
 
 
 def test_a_member_that_comes_twice_is_seen() -> None:

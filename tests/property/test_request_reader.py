@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -23,14 +24,21 @@ REQUESTS = [
 ]
 
 
+def _sent(request: ReadRequest) -> tuple[object, ...]:
+    """Return all that was sent; how much of it was known before is not."""
+    said = msgspec.structs.asdict(request)
+    del said["known_head"], said["key_beside"]
+    return tuple(said.values())
+
+
 class _Sink:
     def __init__(self) -> None:
-        self.requests: list[ReadRequest] = []
+        self.requests: list[tuple[object, ...]] = []
         self.refusals: list[str] = []
 
     def on_request(self, request: ReadRequest) -> None:
         assert not self.refusals
-        self.requests.append(request)
+        self.requests.append(_sent(request))
 
     def on_expect(self) -> None: ...
 

@@ -94,8 +94,7 @@ def loop() -> Iterator[asyncio.Runner]:
 
 def ask_of(endpoint: Any, *, is_partial: bool = True, **more: Any) -> Ask:
     """Return an ask to all shards."""
-    principal: Any = Principal.__new__(Principal)
-    object.__setattr__(principal, "kid", "k")
+    principal = Principal("k", "", (), "live")
     known: dict[str, Any] = {"limit": 4, "after": None, "timeout_ms": 60_000} | more
     plan = plan_of(endpoint)
     return Ask(
