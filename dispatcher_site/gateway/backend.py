@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from dispatcher_site.gateway.deadlines import Deadlines
 from dispatcher_site.gateway.legs import legs_of
 from dispatcher_site.gateway.many import Many
 from dispatcher_site.gateway.roads import Roads
@@ -16,6 +15,7 @@ from dispatcher_site.gateway.single import SingleShard
 from dispatcher_site.gateway.streams import Streams
 from modeldefs.kit.asks import Ask, Outcome
 from modeldefs.kit.exports import Exports
+from modeldefs.wire.deadlines import Deadlines
 
 Done = Callable[[Outcome], None]
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 
-from dispatcher_site.gateway.deadlines import Deadlines
 from dispatcher_site.gateway.routing_state import RoutingKeeper
 from dispatcher_site.gateway.streams import Streams
+from modeldefs.wire.deadlines import Deadlines
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+import msgspec
+
 from modeldefs.kit.answers import groups_outcome, page_outcome
 from modeldefs.kit.asks import ONE_SHARD, Ask, Outcome, PageOutcome, Shards, Written
 from modeldefs.kit.buckets import BUCKET_COUNT, bucket_of
@@ -17,6 +19,7 @@ from modeldefs.kit.exports import Exports
 from modeldefs.kit.many import ManyEndpoint
 from modeldefs.kit.many_answers import Part, fate_of, refusal
 from modeldefs.wire import calls
+from modeldefs.wire.deadlines import Deadlines
 from modeldefs.wire.problems import DeadlineExceeded, Internal, Problem, WrongShard
 from shardnode.guard.keeper import Keeper
 from shardnode.runtime.direct_parts import OwnParts
@@ -26,34 +29,33 @@ Done = Callable[[Outcome], None]
 GRACE_S = 0.1  # the executor knows the deadline too, and is asked first
 
 
-class _Wait:
+class _Wait(msgspec.Struct, eq=False):
     """One direct call under way: its outcome, or at its deadline a problem, and only one."""
 
-    def __init__(self, ask: Ask, shards: Shards, done: Done) -> None:
-        self._ask, self._shards, self._done = ask, shards, done
-        self.is_over = False
-        self.timer: asyncio.TimerHandle | None = None
+    ask: Ask
+    shards: Shards
+    told: Done
+    deadline: float  # in the loop's time
+    give_up: Callable[[], None] | None = None
+    is_over: bool = False
 
     def on_part(self, part: object) -> None:
         """Hand over what the executor brought."""
-        self._end(_outcome(self._ask, part, self._shards))
+        self._end(_outcome(self.ask, part, self.shards))
 
-    def on_deadline(self, give_up: Callable[[], None] | None) -> None:
+    def on_deadline(self) -> None:
         """Stop waiting: a backend may hang where no cancel reaches it."""
-        if give_up is not None:
-            give_up()
+        if self.give_up is not None:
+            self.give_up()
         # A write may still be committed: whoever repeats it may do it twice.
-        is_safe = self._ask.idempotency_key != "" or self._ask.prefers.rollback
-        unknown = self._ask.plan is None and not is_safe
+        is_safe = self.ask.idempotency_key != "" or self.ask.prefers.rollback
+        unknown = self.ask.plan is None and not is_safe
         self._end(DeadlineExceeded(members={"retryable": False} if unknown else None))
 
     def _end(self, outcome: Outcome) -> None:
-        if self.is_over:
-            return
-        self.is_over = True
-        if self.timer is not None:
-            self.timer.cancel()
-        self._done(outcome)
+        if not self.is_over:
+            self.is_over = True
+            self.told(outcome)
 
 
 class LocalBackend:
@@ -65,6 +67,7 @@ class LocalBackend:
         self._executor = executor
         self._keeper = keeper
         self._loop = asyncio.get_running_loop()
+        self._deadlines = Deadlines()
         self._exports = Exports()
 
     def submit(self, ask: Ask, done: Done) -> Callable[[], None] | None:
@@ -78,21 +81,20 @@ class LocalBackend:
         except Problem as problem:
             done(problem)
             return None
-        wait = _Wait(ask, shards, done)
-        give_up = self._executor.run(
+        deadline = self._loop.time() + ask.timeout_ms / 1_000
+        wait = _Wait(ask, shards, done, deadline + GRACE_S)
+        wait.give_up = self._executor.run(
             endpoint=ask.served.endpoint,
             call=ask.call(is_hop=False),
             place=place,
             joined=True,
-            deadline=self._loop.time() + ask.timeout_ms / 1_000,
+            deadline=deadline,
             done=wait.on_part,
         )
         if wait.is_over:
             return None
-        wait.timer = self._loop.call_later(
-            ask.timeout_ms / 1_000 + GRACE_S, wait.on_deadline, give_up
-        )
-        return give_up
+        self._deadlines.watch(wait)
+        return wait.give_up
 
     def cost(self, ask: Ask) -> int:
         """Return 1, as this is one shard; of a batch its items."""
@@ -125,7 +127,8 @@ class LocalBackend:
                 outcome = refusal([part], is_keyed=is_keyed)
             done(outcome)
 
-        wait = _Wait(ask, ONE_SHARD, tell)
+        deadline = self._loop.time() + ask.timeout_ms / 1_000
+        wait = _Wait(ask, ONE_SHARD, tell, deadline + GRACE_S)
         try:
             view = self._keeper.state.view
             for bucket in buckets:
@@ -135,12 +138,9 @@ class LocalBackend:
             return None
         epochs = [view.epochs[bucket] for bucket in buckets]
         call = ask.many_call(places, buckets, epochs, is_hop=False)
-        deadline = self._loop.time() + ask.timeout_ms / 1_000
         self._executor.run_many(endpoint, call, deadline, wait.on_part)
         if not wait.is_over:
-            wait.timer = self._loop.call_later(
-                ask.timeout_ms / 1_000 + GRACE_S, wait.on_deadline, None
-            )
+            self._deadlines.watch(wait)
         return None
 
     def _place(self, ask: Ask) -> Place:
@@ -152,6 +152,10 @@ class LocalBackend:
         route = ask.plan.route
         if route.reach in ("targeted", "list"):
             given = ask.values[route.parameter] if route.parameter else list(route.constants)
+            if given.__class__ is str:
+                # The executor looks whose it is, now and once more when the row was read.
+                bucket = bucket_of(given)
+                return Place(bucket, view.epochs[bucket], is_local=True)
             for key in given if isinstance(given, list) else [given]:
                 self._keeper.check(bucket_of(str(key)), None)
         return Place(None, 0, is_local=True)

@@ -89,6 +89,25 @@ class _Ready:
     point: PointStatement | None
 
 
+class _PointRead(msgspec.Struct, eq=False):
+    """One point read under way. A struct: one is made for every such read."""
+
+    executor: Executor
+    endpoint: Endpoint[Any, Any]
+    place: Place
+    stamp: object
+    told: Done
+
+    def done(self, outcome: Outcome) -> None:
+        """Hand the outcome over if its place is still ours."""
+        executor = self.executor
+        if outcome.__class__ is bytes and outcome:
+            executor.rows[self.endpoint.number][ROWS] += 1
+        if executor.ownership.stamp is not self.stamp:
+            outcome = executor.judged(self.endpoint, self.place, outcome)
+        self.told(outcome)
+
+
 class Executor:
     """Runs the calls of one worker process."""
 
@@ -113,9 +132,9 @@ class Executor:
         # Who runs the calls of callers with a row filter; None: these are all that come here.
         self._filtered = filtered
         # Where rows are counted, by endpoint.
-        self._rows = rows or [new_row() for _ in catalog.by_number]
+        self.rows = rows or [new_row() for _ in catalog.by_number]
         self._catalog = catalog
-        self._ownership = ownership
+        self.ownership = ownership
         self._quick, self._slow, self._writer = quick, slow, writer
         self._points = points
         self.shard = shard
@@ -190,7 +209,7 @@ class Executor:
             if deadline <= self._clock():
                 raise DeadlineExceeded
             for bucket, epoch in zip(call.buckets, call.epochs, strict=False):
-                self._ownership.check(bucket, epoch)
+                self.ownership.check(bucket, epoch)
             self._many.submit(endpoint, call, deadline, done)
         except Problem as problem:
             done(problem)
@@ -210,9 +229,9 @@ class Executor:
 
     def _check_place(self, endpoint: Endpoint[Any, Any], place: Place) -> None:
         if place.bucket is not None:
-            self._ownership.check(place.bucket, place.epoch)
+            self.ownership.check(place.bucket, place.epoch)
         elif not place.is_local and not endpoint.model.shard.reference:  # type: ignore[attr-defined]
-            self._ownership.check_map(place.epoch)
+            self.ownership.check_map(place.epoch)
 
     def _read(
         self,
@@ -233,11 +252,10 @@ class Executor:
         plan, ready = self._statement(
             endpoint, call.mask, rows=_rows_fetched(call.limit), variant=variant
         )
-        stamp = self._ownership.stamp
+        stamp = self.ownership.stamp
         if ready.point is not None and joined:
-            self._points.ask(
-                ready.point, call.values, deadline, self._point_done(endpoint, place, stamp, done)
-            )
+            point = _PointRead(self, endpoint, place, stamp, done)
+            self._points.ask(ready.point, call.values, deadline, point.done)
             return None
         params: Sequence[bytes | None] = [fill(call) for fill in ready.fillers]
         if call.row_filter is not None:
@@ -249,9 +267,9 @@ class Executor:
             outcome = self._outcome(plan, ready, call, joined, result, error)
             if error is None:
                 more = result.ntuples if plan.groups else min(result.ntuples, call.limit)
-                self._rows[endpoint.number][ROWS] += more
-            if self._ownership.stamp is not stamp:
-                outcome = self._judged(endpoint, place, outcome)
+                self.rows[endpoint.number][ROWS] += more
+            if self.ownership.stamp is not stamp:
+                outcome = self.judged(endpoint, place, outcome)
             done(outcome)
 
         def go(lane: Lane) -> Cancel:
@@ -264,32 +282,18 @@ class Executor:
             return go(lane)
         return pool.wait(deadline, go, lambda: done(pool.refusal(self.shard)))
 
-    def _point_done(
-        self, endpoint: Endpoint[Any, Any], place: Place, stamp: object, done: Done
-    ) -> Done:
-        row = self._rows[endpoint.number]
-
-        def finish(outcome: Outcome) -> None:
-            if outcome.__class__ is bytes and outcome:
-                row[ROWS] += 1
-            if self._ownership.stamp is not stamp:
-                outcome = self._judged(endpoint, place, outcome)
-            done(outcome)
-
-        return finish
-
     def _judging(self, endpoint: Endpoint[Any, Any], place: Place, done: Done) -> Done:
         """Return what hands an outcome on, if its place is still ours by then."""
-        stamp = self._ownership.stamp
+        stamp = self.ownership.stamp
 
         def finish(outcome: Outcome) -> None:
-            if self._ownership.stamp is not stamp:
-                outcome = self._judged(endpoint, place, outcome)
+            if self.ownership.stamp is not stamp:
+                outcome = self.judged(endpoint, place, outcome)
             done(outcome)
 
         return finish
 
-    def _judged(self, endpoint: Endpoint[Any, Any], place: Place, outcome: Outcome) -> Outcome:
+    def judged(self, endpoint: Endpoint[Any, Any], place: Place, outcome: Outcome) -> Outcome:
         """Return the outcome if its place is still ours.
 
         The rows were read after the first look: a bucket that left meanwhile may have left
@@ -391,11 +395,11 @@ def _rows_fetched(limit: int) -> int:
 
 def encode_outcome(outcome: Outcome, *, joined: bool = False) -> tuple[int, bytes]:
     """Return an outcome as the status and body of a stream's answer record."""
+    if outcome.__class__ is bytes:
+        return calls.WHOLE, outcome
     if isinstance(outcome, Problem):
         return outcome.status, msgspec.msgpack.encode(outcome.to_wire())
     if isinstance(outcome, calls.Replayed):
         return calls.REPLAYED, outcome.body
-    if isinstance(outcome, bytes):
-        return calls.WHOLE, outcome
     status = calls.MORE if joined and isinstance(outcome, calls.PagePart) else calls.WHOLE
     return status, calls.encode(outcome)

@@ -9,10 +9,13 @@ import secrets
 import time
 from functools import partial
 from time import perf_counter
+from typing import Any
 
+import msgspec
 from django.conf import settings
 
 from modeldefs.kit.apps import current_catalog
+from modeldefs.kit.endpoints import Endpoint
 from modeldefs.kit.front import DataFront
 from modeldefs.kit.handler import BODY_BYTES_MAX, EndpointHandler
 from modeldefs.kit.key_quotas import Quotas
@@ -60,6 +63,28 @@ WRITE_LANES = 3  # while one waits for its commit, the next tick's writes take a
 MANY_LANES = 2
 ROWS_BODY_BYTES_MAX = 16 * 1024 * 1024
 ROWS_PATH = b"/_node/rows/"
+
+
+class _StreamCall(msgspec.Struct, eq=False):
+    """One call of a stream under way. A struct: one is made for every call."""
+
+    handler: NodeHandler
+    endpoint: Endpoint[Any, Any]
+    call: calls.Call
+    joined: bool
+    request_id: int
+    running: dict[int, Cancel]
+    answer: Answer
+    begun: float
+    is_over: bool = False
+
+    def done(self, outcome: Outcome) -> None:
+        """Answer."""
+        self.is_over = True
+        self.running.pop(self.request_id, None)
+        status, body = encode_outcome(outcome, joined=self.joined)
+        self.handler.count_call(self, outcome, body)
+        self.answer(status, body)
 
 
 class NodeHandler(EndpointHandler):
@@ -231,37 +256,35 @@ class NodeHandler(EndpointHandler):
             malformed = InvalidRequest("the call is malformed")
             self._refuse(number, malformed, perf_counter() - begun, answer)
             return
-        row = self._call_rows[number]
         bucket = None if record.bucket == NO_BUCKET else record.bucket
-
-        joined = bool(record.flags & calls.JOINED)
-        ended = []
-
-        def done(outcome: Outcome) -> None:
-            ended.append(True)
-            running.pop(record.request_id, None)
-            status, body = encode_outcome(outcome, joined=joined)
-            took_s = perf_counter() - begun
-            if isinstance(outcome, Problem):
-                count_problem(row, outcome.code, took_s, len(body))
-                self._note(endpoint.name, call, outcome.status, outcome.code, took_s)
-            else:
-                count(row, OK, took_s, len(body))
-                if took_s >= self._watch.slow_s:
-                    self._note(endpoint.name, call, status, "ok", took_s)
-            answer(status, body)
-
+        flags = record.flags
+        joined = flags & calls.JOINED != 0
+        request_id = record.request_id
+        under_way = _StreamCall(self, endpoint, call, joined, request_id, running, answer, begun)
         give_up = self._executor.run(
             endpoint=endpoint,
             call=call,
             place=Place(bucket, record.epoch),
             joined=joined,
             deadline=self._loop.time() + record.deadline_ms / 1_000,
-            done=done,
-            export=bool(record.flags & calls.EXPORT),
+            done=under_way.done,
+            export=flags & calls.EXPORT != 0,
         )
-        if give_up is not None and not ended:
-            running[record.request_id] = give_up
+        if give_up is not None and not under_way.is_over:
+            running[request_id] = give_up
+
+    def count_call(self, under_way: _StreamCall, outcome: Outcome, body: bytes) -> None:
+        """Count a call of a stream that has ended, and log what is particular about it."""
+        endpoint, call = under_way.endpoint, under_way.call
+        row = self._call_rows[endpoint.number]
+        took_s = perf_counter() - under_way.begun
+        if isinstance(outcome, Problem):
+            count_problem(row, outcome.code, took_s, len(body))
+            self._note(endpoint.name, call, outcome.status, outcome.code, took_s)
+        else:
+            count(row, OK, took_s, len(body))
+            if took_s >= self._watch.slow_s:
+                self._note(endpoint.name, call, calls.WHOLE, "ok", took_s)
 
     def _on_batch(
         self, endpoint: ManyEndpoint, record: RequestRecord, answer: Answer, begun: float

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from dispatcher_site.gateway.deadlines import Deadlines
 from dispatcher_site.gateway.roads import Roads
 from dispatcher_site.gateway.scatter import Scatter
 from dispatcher_site.routing.shard_map import ShardMap
@@ -19,6 +18,7 @@ from modeldefs.kit.asks import Ask, GroupsOutcome, Outcome, PageOutcome, Served
 from modeldefs.kit.preferences import Honoured
 from modeldefs.wire import calls
 from modeldefs.wire.cursors import Lagging
+from modeldefs.wire.deadlines import Deadlines
 from modeldefs.wire.keys import Principal
 from modeldefs.wire.problems import DefinitionFault, Overloaded, Problem, StorageFull
 from tests.definitions_shop.shop import Customer

@@ -1,4 +1,4 @@
-"""The deadlines of all calls under way in one front worker, looked at together.
+"""The deadlines of all calls under way in one worker, looked at together.
 
 A call is put on the list once and never taken off: it is dropped at the next look if it has ended.
 So a call costs one append, and a deadline is met at most one interval late and never early.
