@@ -20,18 +20,20 @@ import requests
 from engine.databases import PostgresServer
 from engine.ports import free_port
 from modeldefs.kit.buckets import bucket_of
-from tests.cluster.clusters import PARTIAL, Cluster, running_clusters
+from tests.cluster.clusters import PARTIAL, Cluster, run_manage, running_clusters
 from tests.cluster.processes import await_true
 from tests.cluster.smart_client import SmartClient
 
 REVOKED_WITHIN_S = 5.0
 PATH = "/get_user?limit=1"
+DEFINITIONS = {"SHARDPOINT_DEFINITIONS": "modeldefs.definitions,tests.definitions_tenants"}
 
 
 @pytest.fixture(scope="module")
 def guarded(postgres_server: PostgresServer, redis_url: str) -> Iterator[Cluster]:
     """Return a cluster of two shards whose front has two workers."""
-    with running_clusters(postgres_server, redis_url, 2, extra={"FRONT_WORKERS": "2"}) as running:
+    extra = {"FRONT_WORKERS": "2", **DEFINITIONS}
+    with running_clusters(postgres_server, redis_url, 2, extra=extra) as running:
         yield running[2]
 
 
@@ -89,9 +91,11 @@ Callers = Callable[[str, str], Caller]
 ASKED_IN_A_ROW = 12  # new connections, so that every worker is among those asked
 
 
-def _knows(cluster: Cluster, callers: Callers, key: str) -> None:
+def _knows(cluster: Cluster, callers: Callers, key: str, path: str = PATH) -> None:
     """Wait until all workers of the front know a new key."""
-    await_true(lambda: all(callers(cluster.url, key).is_let_in() for _ in range(ASKED_IN_A_ROW)))
+    await_true(
+        lambda: all(callers(cluster.url, key).get(path)[0] == 200 for _ in range(ASKED_IN_A_ROW))
+    )
 
 
 def _sites(cluster: Cluster) -> list[str]:
@@ -355,3 +359,53 @@ def test_a_stale_map_costs_a_refresh_and_a_hop(guarded: Cluster, smart: SmartCli
     await_true(lambda: guarded.get("/get_user", id=person["id"]).json()["items"] == [person])
     assert 200 == smart.call("delete_user", id=person["id"]).status_code
     assert [urls[new]] == smart.asked
+
+
+def test_a_row_filter_holds_at_the_front_and_at_nodes(guarded: Cluster, callers: Callers) -> None:
+    """A key made with a filter reads, counts, exports and writes its own rows only; what cannot
+    be filtered is 403; rows of others stay. A field that nothing filters by is refused."""
+    environment = {"RUN_DIR": str(guarded.run_dir), **DEFINITIONS}
+    create = ("key", "create", "--scope", "*", "--json", "--filter")
+    made = json.loads(run_manage((*create, "tenant=a"), environment).stdout)
+    wrong = run_manage((*create, "colour=red"), environment, check=False)
+    rows = [
+        {"id": str(number), "tenant": "ab"[number % 2], "name": f"{number}"}
+        for number in range(1, 41)
+    ]
+    assert 200 == guarded.post("/open_accounts", items=rows).status_code
+    _knows(guarded, callers, made["key"], "/how_many")
+    headers = {"X-Api-Key": made["key"], **PARTIAL}
+
+    def ask(url: str, path: str, body: Any = None, **more: str) -> requests.Response:
+        method = "GET" if body is None else "POST"
+        return requests.request(
+            method, url + path, json=body, headers={**headers, **more}, timeout=30
+        )
+
+    assert {"tenant": "a"} == made["row_filter"]
+    assert wrong.returncode != 0
+    seen = set()
+    for url in _sites(guarded):
+        page = ask(url, "/accounts?limit=1000").json()["items"]
+        lines = ask(url, "/accounts", Accept="application/jsonl").text.splitlines()
+        assert {"a"} == {row["tenant"] for row in page}
+        assert page == [json.loads(line) for line in lines]
+        assert len(page) == ask(url, "/how_many").json()["value"]
+        assert (403, "forbidden") == _refusal(ask(url, "/logs"))
+        seen |= {row["id"] for row in page if url != guarded.url}
+    assert {row["id"] for row in rows if row["tenant"] == "a"} == seen
+    front = guarded.url
+    assert 404 == ask(front, "/account?id=1").status_code
+    assert "a" == ask(front, "/account?id=2").json()["tenant"]
+    assert 404 == ask(front, "/rename_it", {"id": "1", "name": "x"}).status_code
+    assert b"0" in ask(front, "/slowly_close", {"id": "1"}).content
+    foreign = {"id": "99", "tenant": "b", "name": "x"}
+    assert (403, "forbidden") == _refusal(ask(front, "/open_account", foreign))
+    assert (403, "forbidden") == _refusal(ask(front, "/log", {"id": "1", "text": "x"}))
+    assert 200 == ask(front, "/slowly_rename", {"id": "2", "name": "new"}).status_code
+    assert "1" == guarded.get("/account", id=1).json()["name"]
+    assert 404 == guarded.get("/account", id=99).status_code
+
+
+def _refusal(answer: requests.Response) -> tuple[int, str]:
+    return answer.status_code, answer.json()["code"]

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import time
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from django.utils import timezone
 
 from dispatcher_site.registry.models import OutboxMessage
-from dispatcher_site.registry.services import keys
+from dispatcher_site.registry.services import keys, row_filters
 from dispatcher_site.registry.services.counters import keyring_generation
 from dispatcher_site.trust.models import ApiKey, AuditEntry
+from modeldefs.kit.catalog import load_catalog
 from modeldefs.wire.problems import Conflict, InvalidRequest, NotFound, Unauthorized
 from modeldefs.wire.quotas import KeyLimits
 from tests.dispatcher.making import TESTER, make_key
@@ -174,3 +176,57 @@ def test_last_uses_of_many_keys_are_written_together() -> None:
     assert (later, "10.0.0.2") == uses[first.key.kid]
     assert (now, None) == uses[second.key.kid]
     assert (None, None) == uses[other.key.kid]
+
+
+def tenants() -> Any:
+    """Stand in for the definitions: models that filter their rows by tenant and team."""
+    return load_catalog(["tests.definitions_tenants"])
+
+
+def test_a_row_filter_goes_with_the_key_and_its_successor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The keyring has it, rotation keeps it, the audit shows it, and values have one text."""
+    monkeypatch.setattr(row_filters, "current_catalog", tenants)
+    given = row_filters.filter_from_texts(["tenant=a=b", "team=7"])
+    old = keys.create_key(actor=TESTER, owner="o", scopes=["*"], row_filter=given)
+    new = keys.rotate_key(actor=TESTER, kid=old.key.kid)
+    ring, expected = keys.keyring(), {"team": "7", "tenant": "a=b"}
+
+    for text in (old.text, new.text):
+        assert expected == ring.authenticate(text, HOST, time.time()).row_filter
+    after = AuditEntry.objects.get(action="key.create").after
+    assert after is not None
+    assert expected == after["row_filter"]
+    assert make_key().key.row_filter == {}
+
+
+@pytest.mark.parametrize(
+    ("given", "code"),
+    [
+        ({"colour": "red"}, "unknown-filter"),
+        ({"team": "seven"}, "wrong-type"),
+        ({"team": "07"}, "wrong-type"),
+        ({"tenant": ""}, "too-short"),
+    ],
+)
+def test_a_filter_that_opens_nothing_is_refused(
+    monkeypatch: pytest.MonkeyPatch, given: dict[str, str], code: str
+) -> None:
+    """A field that no model filters by, or a value that is none, makes no key."""
+    monkeypatch.setattr(row_filters, "current_catalog", tenants)
+    with pytest.raises(InvalidRequest) as refused:
+        keys.create_key(actor=TESTER, owner="o", scopes=["*"], row_filter=given)
+
+    assert [code] == [error.code for error in refused.value.errors]
+    assert not ApiKey.objects.exists()
+
+
+def test_only_data_keys_have_filters_and_each_field_one_value() -> None:
+    """A control key with a filter, and a field given twice or without a value, are refused."""
+    with pytest.raises(InvalidRequest):
+        keys.create_key(
+            actor=TESTER, owner="o", scopes=["*"], prefix="spa_", row_filter={"tenant": "a"}
+        )
+    for texts in (["tenant"], ["=a"], ["tenant=a", "tenant=b"]):
+        with pytest.raises(InvalidRequest):
+            row_filters.filter_from_texts(texts)
+    assert not ApiKey.objects.exists()
