@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from modeldefs.kit.aggregates import count, highest, lowest, mean, total
+    from modeldefs.kit.caching import Cache
     from modeldefs.kit.declared_problems import DeclaredProblem as Problem
     from modeldefs.kit.decorators import aggregate, mutation, query
     from modeldefs.kit.errors import DefinitionError
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from modeldefs.kit.results import Groups, Page
 
 _HOMES = {
+    "Cache": "modeldefs.kit.caching",
     "Document": "modeldefs.kit.models",
     "Reference": "modeldefs.kit.models",
     "Page": "modeldefs.kit.results",
@@ -37,6 +39,7 @@ _HOMES = {
 _NAMES_THERE = {"Problem": "DeclaredProblem"}
 
 __all__ = [
+    "Cache",
     "DefinitionError",
     "Document",
     "Groups",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from typing import Any
+from zlib import crc32
 
 from dispatcher_site.gateway.streams import Streams
 from dispatcher_site.routing.planner import Leg, plan_request
@@ -26,7 +27,12 @@ def legs_of(ask: Ask, shard_map: ShardMap, streams: Streams) -> Sequence[Leg]:
             for shard in shards
             if (client := streams.client(shard)) is not None and client.connected
         ]
-        return random.choice(open_now or list(shards))  # noqa: S311 - spreading load, no secret
+        found = open_now or list(shards)
+        if ask.reuse is not None and ask.reuse.base:
+            # The tag is one shard's: whoever comes back with it must get to the same one.
+            base = ask.reuse.base
+            return min(found, key=lambda shard: crc32(f"{base} {shard}".encode()))
+        return random.choice(found)  # noqa: S311 - spreading load, no secret
 
     return plan_request(
         shard_map,
@@ -50,9 +56,16 @@ def portions_of(
 
 
 def body_of(
-    ask: Ask, leg: Leg | None, *, limit: int, after: list[Any] | None, ranges: Ranges = ()
+    ask: Ask,
+    leg: Leg | None,
+    *,
+    limit: int,
+    after: list[Any] | None,
+    ranges: Ranges = (),
+    tag: str | None = None,
 ) -> bytes:
-    """Return the call of a read, as bytes: the same for all legs but those with a list cut."""
+    """Return the call of a read, as bytes: the same for all legs but those with a list cut, or
+    with a tag of their own."""
     values = ask.values
     if leg is not None and leg.replaced is not None:
         name, own = leg.replaced
@@ -63,6 +76,7 @@ def body_of(
     if ask.trace is not None:
         call.trace = ask.trace.header
     call.about = ask.about
+    call.tag = tag
     if ranges:
         call.buckets = multirange(ranges)
     return calls.encode(call)

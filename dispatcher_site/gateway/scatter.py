@@ -14,6 +14,7 @@ from operator import attrgetter
 
 import msgspec
 
+from dispatcher_site.gateway.leg_tags import LegTags, tags_of
 from dispatcher_site.gateway.legs import body_of, legs_of, portions_of
 from dispatcher_site.gateway.refusals import (
     ABSENT,
@@ -27,7 +28,7 @@ from dispatcher_site.gateway.tries import HOP_MS, TRIES_MAX, Done, can_help, fin
 from dispatcher_site.routing.planner import Leg
 from dispatcher_site.routing.shard_map import ShardMap
 from modeldefs.kit.answers import groups_outcome, merged_outcome, page_outcome, walked_outcome
-from modeldefs.kit.asks import Ask, Outcome, PageOutcome, Shards
+from modeldefs.kit.asks import Ask, Outcome, PageOutcome, Shards, Unchanged
 from modeldefs.kit.buckets import BUCKET_COUNT
 from modeldefs.kit.merge import first_limit
 from modeldefs.kit.walks import Portion, joined, size
@@ -62,6 +63,7 @@ class Scatter:
         "_portions",
         "_requests",
         "_roads",
+        "_tags",
         "_tries",
         "deadline",
         "is_over",
@@ -87,6 +89,7 @@ class Scatter:
         self._requests: list[tuple[str, int]] = []
         self._left = 0
         self._is_whole = self._is_partly = False
+        self._tags: LegTags | None = None
         plan = ask.plan
         self._is_page = plan is not None and plan.groups is None
 
@@ -106,17 +109,22 @@ class Scatter:
         self._parts = [None] * len(self._legs)
         self._requests = []
         self._faults = {}
+        self._tags = tags_of(self._ask.reuse, len(self._legs))
         self._left = len(self._legs)
         if not self._legs:
             self._merge()
             return
-        self._is_partly = False
+        limit = self._first_limit()
+        self._is_partly = limit < self._ask.limit
+        self._send_legs(range(len(self._legs)), limit)
+
+    def _first_limit(self) -> int:
+        """Return how many rows each shard is asked for at first."""
         limit = self._ask.limit
         is_whole = not (self._portions or self._ask.prefers.partial)
         if self._is_page and is_whole and len(self._legs) > 1:
-            limit = first_limit(limit, len(self._legs))
-            self._is_partly = limit < self._ask.limit
-        self._send_legs(range(len(self._legs)), limit)
+            return first_limit(limit, len(self._legs))
+        return limit
 
     def _send_legs(self, places: Iterable[int], limit: int) -> None:
         ask = self._ask
@@ -128,10 +136,13 @@ class Scatter:
                 )
             return
         flags = calls.JOINED if len(self._legs) == 1 else 0
+        tags = self._tags
         body = body_of(ask, None, limit=limit, after=ask.after)
         for place in places:
-            leg = self._legs[place]
-            own = body_of(ask, leg, limit=limit, after=ask.after) if leg.replaced else body
+            leg, own = self._legs[place], body
+            if leg.replaced or tags is not None:
+                tag = None if tags is None else tags.known(place)
+                own = body_of(ask, leg, limit=limit, after=ask.after, tag=tag)
             self._send(place, leg, flags, own)
 
     def _send(self, place: int, leg: Leg, flags: int, body: bytes) -> None:
@@ -160,7 +171,13 @@ class Scatter:
             return  # answered already, or an answer to an earlier try
         if self._ask.trace is not None:
             self._ask.trace.answered(shard)
-        if status in (calls.WHOLE, calls.MORE):
+        if status == calls.TAGGED:
+            told = None if self._tags is None else self._tags.take(place, body)
+            if told is None:
+                self._finish(untrusted(shard))
+                return
+            status, body = told
+        if status in (calls.WHOLE, calls.MORE, calls.UNCHANGED):
             self._is_whole = status == calls.WHOLE
             self._parts[place] = body
             self._end_leg()
@@ -211,6 +228,14 @@ class Scatter:
         assert ask.plan is not None
         if self._faults or self._portions:
             return self._outcome_with_holes()
+        if self._tags is not None:
+            if self._tags.is_unchanged:
+                self._tags.settle()
+                return Unchanged(Shards(len(self._legs), len(self._legs)))
+            if again := self._tags.to_ask_again():
+                self._ask_again(again, self._first_limit() if self._is_partly else ask.limit)
+                return None
+            self._tags.settle()
         bodies = [body for body in self._parts if body is not None]
         shards = Shards(len(self._legs), len(bodies))
         try:
@@ -228,11 +253,14 @@ class Scatter:
             return outcome
         # Each shard was asked for its share of the page, and these may hold more of it.
         self._is_partly = False
-        self._left = len(short)
-        for place in short:
-            self._parts[place] = None
-        self._send_legs(short, ask.limit)
+        self._ask_again(short, ask.limit)
         return None
+
+    def _ask_again(self, places: Sequence[int], limit: int) -> None:
+        self._left = len(places)
+        for place in places:
+            self._parts[place] = None
+        self._send_legs(places, limit)
 
     def _outcome_with_holes(self) -> Outcome:
         """Return the outcome of a walk some of whose ranges lag, or of what came."""

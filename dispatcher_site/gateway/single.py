@@ -13,11 +13,12 @@ import logging
 
 import msgspec
 
+from dispatcher_site.gateway.leg_tags import tags_of
 from dispatcher_site.gateway.refusals import problem_of, untrusted
 from dispatcher_site.gateway.roads import Roads
 from dispatcher_site.gateway.tries import HOP_MS, TRIES_MAX, Done, can_help, final, try_later
 from modeldefs.kit.answers import groups_outcome, page_outcome
-from modeldefs.kit.asks import ONE_SHARD, Ask, Outcome, PageOutcome, Written
+from modeldefs.kit.asks import ONE_SHARD, Ask, Outcome, PageOutcome, Unchanged, Written
 from modeldefs.kit.buckets import bucket_of
 from modeldefs.wire import calls
 from modeldefs.wire.frames import NO_REQUEST
@@ -95,6 +96,9 @@ class SingleShard(msgspec.Struct, eq=False):
             self.is_over = True
             self._done(PageOutcome(body, None, False, ONE_SHARD))
             return
+        if status == calls.TAGGED:
+            self._finish(self._tagged(body))
+            return
         if status in (calls.WHOLE, calls.MORE, calls.REPLAYED):
             self._finish(self._outcome(status, body))
             return
@@ -122,6 +126,20 @@ class SingleShard(msgspec.Struct, eq=False):
             return problem
         is_safe = not is_write or self._ask.idempotency_key != ""
         return ShardReset(shards=problem.shards, members={"retryable": is_safe})
+
+    def _tagged(self, body: bytes) -> Outcome:
+        tags = tags_of(self._ask.reuse, 1)
+        told = None if tags is None else tags.take(0, body)
+        if tags is None or told is None:
+            return untrusted(self._shard)
+        tags.settle()
+        if tags.is_unchanged:
+            return Unchanged(ONE_SHARD)
+        status, rows = told
+        plan = self._ask.plan
+        if status == calls.WHOLE and plan is not None and plan.groups is None:
+            return PageOutcome(rows, None, False, ONE_SHARD)
+        return self._outcome(status, rows)
 
     def _outcome(self, status: int, body: bytes) -> Outcome:
         ask = self._ask

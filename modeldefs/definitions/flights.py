@@ -16,6 +16,7 @@ from django.db.models import DO_NOTHING, Exists, F, ForeignObject, OuterRef, Q, 
 from django.db.models.functions import Coalesce, Concat, ExtractHour, ExtractYear
 
 from modeldefs import (
+    Cache,
     Document,
     Groups,
     Page,
@@ -334,7 +335,9 @@ def flights_by_hour(*, carrier: str | None = None) -> Groups[int, int]:
 # Any one shard answers these: reference models lie on all of them.
 
 
-@query(order="carrier")
+# Airlines hardly ever change: a client may use its copy for a minute, and an hour longer when the
+# shards cannot be asked.
+@query(order="carrier", cache=Cache(max_age_s=60, stale_if_error_s=3_600))
 def airlines() -> Page[Airline]:
     """All airlines."""
     return Airline.objects.all()

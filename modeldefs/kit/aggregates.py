@@ -144,9 +144,14 @@ def totals_statement(queryset: Any, aggregates: dict[str, Any], route: Route) ->
     """Return the statement of ``totals(...)``: one row over everything."""
     if not aggregates:
         raise DefinitionError("no-groups", "totals() names no aggregate", fix="totals(n=count())")
-    grouped = queryset.order_by().annotate(sp_all=Value(1)).values("sp_all").annotate(**aggregates)
+    grouped = with_totals(queryset, aggregates)
     resolved = {name: grouped.query.annotations[name] for name in aggregates}
     return _build(grouped, route, (), resolved)
+
+
+def with_totals(queryset: Any, aggregates: dict[str, Any]) -> Any:
+    """Return the queryset of one row: these aggregates over everything."""
+    return queryset.order_by().annotate(sp_all=Value(1)).values("sp_all").annotate(**aggregates)
 
 
 def _group_column(query: Query, name: str) -> Column:

@@ -21,6 +21,7 @@ from modeldefs.kit.preferences import NOTHING, honoured
 from modeldefs.kit.replies import cursor_binding
 from modeldefs.kit.request_headers import JSON_TYPE, RequestHeaders, idempotency_key_of
 from modeldefs.kit.requests import ReadRequest, RequestReader
+from modeldefs.kit.reuse import reuse_of
 from modeldefs.wire.cursors import START, Stand, read_cursor
 from modeldefs.wire.http1 import HttpRequest
 from modeldefs.wire.keys import Principal, required_scope
@@ -65,7 +66,7 @@ class AskReader:
         """Return the ask of a read whose request is without a flaw; None: look closer with ask."""
         if request.method != b"GET" or not headers.is_plain or request.body:
             return None
-        if served.verb != "read" or not principal.may(
+        if not served.is_quick or not principal.may(
             served.model, served.version, served.name, "read"
         ):
             return None
@@ -102,11 +103,7 @@ class AskReader:
             Problem: Why it cannot be asked.
         """
         method = request.method
-        if method not in served.methods:
-            raise MethodNotAllowed(headers=[("allow", served.allow)])
-        if not principal.may(served.model, served.version, served.endpoint.name, served.verb):
-            scope = required_scope(served.model, served.version, served.endpoint.name, served.verb)
-            raise Forbidden(f"the API key lacks the scope {scope}")
+        _check_caller(served, method, principal)
         if headers.is_encoded:
             raise UnsupportedMediaType("a body with a Content-Encoding is not taken")
         reader = served.reader
@@ -132,7 +129,7 @@ class AskReader:
                 stand = self._stand(served, plan, asked, principal, is_export=is_export)
         if principal.row_filter is not None:
             _check_filter(served, plan, principal.row_filter)
-        return Ask(
+        ask = Ask(
             served,
             plan,
             mask,
@@ -148,6 +145,9 @@ class AskReader:
             lagging=stand.lagging,
             conditions=conditions,
         )
+        if plan is not None:
+            ask.reuse = reuse_of(ask, method, bundle=self._catalog.bundle_id, now=self._clock())
+        return ask
 
     def _stand(
         self,
@@ -211,6 +211,15 @@ class AskReader:
                 raise DefinitionFault from None
             served.plans[mask] = plan
         return plan
+
+
+def _check_caller(served: Served, method: bytes, principal: Principal) -> None:
+    """Refuse a method that the endpoint has not, and a caller who lacks its scope."""
+    if method not in served.methods:
+        raise MethodNotAllowed(headers=[("allow", served.allow)])
+    if not principal.may(served.model, served.version, served.endpoint.name, served.verb):
+        scope = required_scope(served.model, served.version, served.endpoint.name, served.verb)
+        raise Forbidden(f"the API key lacks the scope {scope}")
 
 
 def _check_lagging(plan: ReadPlan, *, is_export: bool) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import msgspec
 
+from modeldefs.kit.caching import cache_control
 from modeldefs.kit.catalog import shard_key_parameter
 from modeldefs.kit.conditions import Conditions
 from modeldefs.kit.endpoints import Endpoint
@@ -18,6 +19,7 @@ from modeldefs.kit.plans import ReadPlan
 from modeldefs.kit.preferences import NOTHING, Honoured
 from modeldefs.kit.quick_requests import QuickRequests
 from modeldefs.kit.requests import RequestReader, export_reader
+from modeldefs.kit.reuse import Reuse
 from modeldefs.kit.row_versions import answers_whole_rows
 from modeldefs.kit.traces import Trace
 from modeldefs.wire import calls
@@ -30,10 +32,11 @@ from modeldefs.wire.problems import Problem, ShardFault
 if TYPE_CHECKING:
     from modeldefs.kit.exports import Export
 
+VARY = (b"vary", b"authorization, x-api-key, api-version, prefer, accept")
 JSON_HEADERS = [
     (b"content-type", b"application/json"),
-    (b"cache-control", b"private, no-cache"),
-    (b"vary", b"authorization, x-api-key, api-version, prefer, accept"),
+    (b"cache-control", cache_control(None)),
+    VARY,
 ]
 
 
@@ -92,7 +95,15 @@ class LinesOutcome:
     shards: Shards
 
 
-Outcome = PageOutcome | GroupsOutcome | Written | LinesOutcome | Problem
+@dataclass(frozen=True, slots=True)
+class Unchanged:
+    """The client has the answer already: the tag that it named is that of every shard."""
+
+    shards: Shards
+
+
+Answer = PageOutcome | GroupsOutcome | Written | LinesOutcome | Problem
+Outcome = Answer | Unchanged
 
 
 class Ask(msgspec.Struct, eq=False):
@@ -114,6 +125,7 @@ class Ask(msgspec.Struct, eq=False):
     lagging: tuple[Lagging, ...] = ()  # bucket ranges whose place is not ``after``
     conditions: Conditions | None = None
     about: str = ""  # as of a call: not the answer, but this about it
+    reuse: Reuse | None = None  # of a read whose answer may be used again
 
     @property
     def is_scatter(self) -> bool:
@@ -129,7 +141,7 @@ class Ask(msgspec.Struct, eq=False):
         """
         values = self.ordered_values()
         if self.plan is not None:
-            return calls.Call(
+            call = calls.Call(
                 self.mask,
                 values,
                 self.limit,
@@ -140,6 +152,9 @@ class Ask(msgspec.Struct, eq=False):
                 row_filter=self.principal.row_filter,
                 about=self.about,
             )
+            if self.reuse is not None and self.reuse.base:
+                (call.tag,) = self.reuse.known(1)
+            return call
         own = self.idempotency_key
         return calls.Call(
             self.mask,
@@ -233,9 +248,11 @@ class Served:
     __slots__ = (
         "allow",
         "answers",
+        "cache_line",
         "endpoint",
         "export_reader",
         "head",
+        "is_quick",
         "is_row",
         "is_single",
         "key_parameter",
@@ -281,7 +298,11 @@ class Served:
         self.key_parameter = shard_key_parameter(endpoint) if self.verb == "write" else ""
         self.needs_match = endpoint.options.if_match == "required"
         self.plans: dict[int, ReadPlan] = {}
-        self.head = b"".join(b"%b: %b\r\n" % header for header in JSON_HEADERS)
+        cache = endpoint.options.cache
+        self.is_quick = self.verb == "read" and cache is None
+        self.cache_line = b"cache-control: %b\r\n" % cache_control(cache)
+        told = [JSON_HEADERS[0], (b"cache-control", cache_control(cache)), VARY]
+        self.head = b"".join(b"%b: %b\r\n" % header for header in told)
         self.head += b"api-version: %d\r\nx-request-id: " % self.version
 
     def mask_of(self, values: dict[str, Any]) -> int:

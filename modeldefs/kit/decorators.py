@@ -10,6 +10,7 @@ from typing import Any, ParamSpec, TypeVar, overload
 
 from django.db import models
 
+from modeldefs.kit.caching import Cache
 from modeldefs.kit.declared_problems import DeclaredProblem
 from modeldefs.kit.endpoints import (
     PAGE_LIMIT_DEFAULT,
@@ -37,6 +38,7 @@ def query(
     limit: int = ...,
     limit_max: int = ...,
     partial: bool = ...,
+    cache: Cache | None = ...,
 ) -> Callable[[Callable[P, R]], Endpoint[P, R]]: ...
 def query(
     function: Callable[P, R] | None = None,
@@ -46,6 +48,7 @@ def query(
     limit: int = PAGE_LIMIT_DEFAULT,
     limit_max: int = PAGE_LIMIT_MAX,
     partial: bool = True,
+    cache: Cache | None = None,
 ) -> Any:
     """Declare a read: a page of rows, or one row.
 
@@ -55,9 +58,15 @@ def query(
         limit: Rows in a page when the caller does not say.
         limit_max: Most rows that a caller may ask for; more is refused, never cut.
         partial: May a caller prefer an answer that lacks shards to none (``Prefer: partial``)?
+        cache: How long answers may be used again; they carry an ``ETag`` then.
     """
     options = Options(
-        "query", order=_order(order), limit=limit, limit_max=limit_max, partial=partial
+        "query",
+        order=_order(order),
+        limit=limit,
+        limit_max=limit_max,
+        partial=partial,
+        cache=cache,
     )
     if function is not None:
         return Endpoint(function, options)
@@ -73,6 +82,7 @@ def aggregate(
     top: int | None = None,
     on: type[models.Model] | None = None,
     partial: bool = ...,
+    cache: Cache | None = ...,
 ) -> Callable[[Callable[P, R]], Endpoint[P, R]]: ...
 def aggregate(
     function: Callable[P, R] | None = None,
@@ -82,6 +92,7 @@ def aggregate(
     top: int | None = None,
     on: type[models.Model] | None = None,
     partial: bool = True,
+    cache: Cache | None = None,
 ) -> Any:
     """Declare a read whose parts add up over the shards.
 
@@ -91,8 +102,11 @@ def aggregate(
         top: Only so many groups, by ``order``; the caller may ask for fewer or more by ``limit``.
         on: The model that is read, where the return annotation does not say it.
         partial: May a caller prefer an answer that lacks shards to none (``Prefer: partial``)?
+        cache: How long answers may be used again; they carry an ``ETag`` then.
     """
-    options = Options("aggregate", order=_order(order), top=top, on=on, partial=partial)
+    options = Options(
+        "aggregate", order=_order(order), top=top, on=on, partial=partial, cache=cache
+    )
     if function is not None:
         return Endpoint(function, options)
     return lambda inner: Endpoint(inner, options)

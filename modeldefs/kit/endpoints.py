@@ -18,6 +18,7 @@ from uuid import UUID
 
 from django.db import models
 
+from modeldefs.kit.caching import Cache, check_cache
 from modeldefs.kit.declared_problems import DeclaredProblem
 from modeldefs.kit.errors import DefinitionError
 from modeldefs.kit.parameters import (
@@ -63,6 +64,7 @@ class Options:
     limit_max: int = PAGE_LIMIT_MAX
     many: str = ""
     partial: bool = True  # may a caller prefer an answer that lacks shards?
+    cache: Cache | None = None  # of a read
     if_match: IfMatch = "optional"  # of a mutation: must a caller name the row's version?
 
 
@@ -252,6 +254,7 @@ class Endpoint(Generic[P, R]):
 
 
 def _check_options(options: Options) -> None:
+    check_cache(options.cache)
     if unknown := sorted(set(options.methods) - WRITE_METHODS):
         raise DefinitionError(
             "unknown-method",

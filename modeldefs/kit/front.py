@@ -37,6 +37,7 @@ from modeldefs.kit.request_headers import (
     RequestHeaders,
     headers_of,
 )
+from modeldefs.kit.reuse_replies import reused_reply
 from modeldefs.kit.traces import Trace
 from modeldefs.kit.watching import Watch
 from modeldefs.wire.http1 import Cancel, HttpReply, HttpRequest, JsonReply, Reply
@@ -248,7 +249,11 @@ class DataFront:
 
     def _reply(self, ask: Ask, outcome: Outcome, request: HttpRequest) -> HttpReply:
         try:
-            answered = self._replies.reply(ask, outcome, request)
+            make = self._replies.reply
+            if ask.reuse is None:  # then nothing is unchanged
+                answered = make(ask, outcome, request)  # type: ignore[arg-type]
+            else:
+                answered = reused_reply(make, ask.reuse, ask, outcome, request)
         except Exception as fault:
             if isinstance(outcome, LinesOutcome):
                 outcome.export.stop()

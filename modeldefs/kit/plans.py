@@ -14,7 +14,13 @@ from typing import Any
 from django.core.exceptions import FieldError
 from django.db import models
 
-from modeldefs.kit.aggregates import GroupStatement, check_order, group_statement, totals_statement
+from modeldefs.kit.aggregates import (
+    GroupStatement,
+    check_order,
+    group_statement,
+    totals_statement,
+    with_totals,
+)
 from modeldefs.kit.classify import Route, check_page, check_shape, model_of, route_of
 from modeldefs.kit.endpoints import Endpoint
 from modeldefs.kit.errors import DefinitionError
@@ -28,6 +34,7 @@ from modeldefs.kit.statements import (
     count_statement,
     page_statement,
 )
+from modeldefs.kit.steady import is_steady
 from modeldefs.kit.tracing import Trace, trace
 
 Tables = Mapping[str, type[models.Model]]
@@ -46,6 +53,8 @@ class ReadPlan:
     ranged: Callable[[bool], Statement] | None = field(default=None, compare=False, repr=False)
     # Of a page: how many rows it has in all, made when somebody wants to know.
     counted: Callable[[], CountStatement] | None = field(default=None, compare=False, repr=False)
+    # Does the answer depend on rows and parameters alone?
+    is_steady: bool = False
     tag_form: bytes = b""  # of a read of one row: its ETag, with %b for the hash
     # The fields that a caller's row filter may be on; None: on any, as all it reads is shared.
     takes: frozenset[str] | None = frozenset()
@@ -107,6 +116,7 @@ def read_plan(endpoint: Endpoint[Any, Any], presence: frozenset[str], tables: Ta
     try:
         traced = trace(endpoint, presence)
         plan = _plan_of(traced, tables)
+        _check_tags(endpoint, plan)
         return replace(plan, takes=taken_by(models_of(traced.queryset.query, tables)))
     except DefinitionError as refusal:
         raise refusal.at(f"{where} (given {shown})") from None
@@ -118,6 +128,21 @@ def read_plan(endpoint: Endpoint[Any, Any], presence: frozenset[str], tables: Ta
             'Value("x", models.TextField())',
             where=f"{where} (given {shown})",
         ) from fault
+
+
+def _check_tags(endpoint: Endpoint[Any, Any], plan: ReadPlan) -> None:
+    """Refuse a declaration that only asks for tags, of a read whose answers can have none."""
+    cache = endpoint.options.cache
+    # A single row has its own version as its tag, whatever it was made of.
+    has_tag = plan.is_steady or endpoint.shape == "single"
+    if cache is not None and not cache.keeps and not has_tag:
+        raise DefinitionError(
+            "fleeting-answer",
+            "asks for an ETag, but its answer changes without any row changing: it reads the "
+            "clock, chance, or SQL that is not Django's",
+            fix="make the moment a parameter, or say how long an answer may be used again: "
+            "Cache(max_age_s=...)",
+        )
 
 
 def _plan_of(traced: Trace, tables: Tables) -> ReadPlan:
@@ -169,6 +194,7 @@ def _plan_of(traced: Trace, tables: Tables) -> ReadPlan:
         else None,
         ranged=ranged if is_walk else None,
         counted=(lambda: count_statement(queryset)) if endpoint.shape == "page" else None,
+        is_steady=is_steady(queryset.query),
         tag_form=tag_form(model, first.columns, is_whole=route.is_single_shard)
         if endpoint.shape == "single"
         else b"",
@@ -177,6 +203,7 @@ def _plan_of(traced: Trace, tables: Tables) -> ReadPlan:
 
 def _aggregate_plan(traced: Trace, queryset: Any, route: Route) -> ReadPlan:
     endpoint = traced.endpoint
+    read = queryset if traced.totals is None else with_totals(queryset, traced.totals)
     if traced.totals is not None:
         if endpoint.shape != "totals":
             raise DefinitionError(
@@ -200,7 +227,7 @@ def _aggregate_plan(traced: Trace, queryset: Any, route: Route) -> ReadPlan:
             )
         statement = group_statement(queryset, route)
     check_order(endpoint.options.order, statement.columns)
-    return ReadPlan(route, groups=statement)
+    return ReadPlan(route, groups=statement, is_steady=is_steady(read.query))
 
 
 def _without_default_order(queryset: Any) -> Any:

@@ -11,10 +11,10 @@ import msgspec
 from modeldefs.kit.asks import (
     JSON_HEADERS,
     ONE_SHARD,
+    Answer,
     Ask,
     GroupsOutcome,
     LinesOutcome,
-    Outcome,
     PageOutcome,
     Served,
     Shards,
@@ -41,7 +41,7 @@ PROBLEM_MEMBER = "$problem"
 _LINES_HEADERS = [(b"content-type", LINES_TYPE), *JSON_HEADERS[1:]]
 
 _TYPE = b"content-type"
-_NO_STORE = b"cache-control: no-store\r\n"
+NO_STORE = b"cache-control: no-store\r\n"
 
 _encode = msgspec.json.Encoder().encode
 # All that a header value in angle brackets may not hold.
@@ -55,7 +55,7 @@ class ReplyMaker:
         self._cursor_key = cursor_key
         self._clock = clock
 
-    def reply(self, ask: Ask, outcome: Outcome, request: HttpRequest) -> HttpReply:
+    def reply(self, ask: Ask, outcome: Answer, request: HttpRequest) -> HttpReply:
         """Return the reply to an ask that had this outcome."""
         served = ask.served
         if (
@@ -70,7 +70,7 @@ class ReplyMaker:
             return JsonReply(_ONE_VALUE % outcome.rows, head)
         return self._reply(ask, outcome, request)
 
-    def _reply(self, ask: Ask, outcome: Outcome, request: HttpRequest) -> HttpReply:
+    def _reply(self, ask: Ask, outcome: Answer, request: HttpRequest) -> HttpReply:
         served = ask.served
         if isinstance(outcome, Problem):
             return problem_reply(outcome, request.path, ask.request_id)
@@ -85,7 +85,7 @@ class ReplyMaker:
         envelope = _ONE_SHARD_JSON if shards is ONE_SHARD else _shards_json(shards)
         if shards.missing:
             # What is cached would be taken for the whole, once the shard is back.
-            head = head.replace(b"cache-control: private, no-cache\r\n", _NO_STORE, 1)
+            head = head.replace(ask.served.cache_line, NO_STORE, 1)
         if shards.coverage < 1:
             head += b"shardpoint-coverage: %.6g\r\n" % shards.coverage
         if isinstance(outcome, GroupsOutcome):
@@ -111,7 +111,7 @@ class ReplyMaker:
         if is_whole:
             head += b"etag: %b\r\n" % etag
         if ask.conditions is not None and ask.conditions.is_unchanged(etag) and is_whole:
-            return _without_content(304, head)
+            return without_content(304, head)
         return JsonReply(b'{"value":%b,"shards":%b}' % (value, envelope), head)
 
     def _page_reply(
@@ -212,11 +212,12 @@ def _written_reply(ask: Ask, outcome: Written, head: bytes) -> HttpReply:
     if has_row and not ask.prefers.rollback:  # else no such row is stored
         head += b"etag: " + ROW_TAG % version_of(outcome.body) + b"\r\n"
     if ask.prefers.minimal:
-        return _without_content(204, head)
+        return without_content(204, head)
     return JsonReply(outcome.body, head)
 
 
-def _without_content(status: int, head: bytes) -> HttpReply:
+def without_content(status: int, head: bytes) -> HttpReply:
+    """Return a reply without a body, from the head that the whole one would have had."""
     lines = (line.partition(b": ") for line in head.split(b"\r\n")[:-1])
     return HttpReply(status, b"", [(name, value) for name, _, value in lines if name != _TYPE])
 

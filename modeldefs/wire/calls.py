@@ -21,6 +21,9 @@ WHOLE = 200
 MORE = 206
 # A write answers WHOLE with its JSON, or REPLAYED with what was stored when it was done before.
 REPLAYED = 208
+# A read that was asked for its tag answers TAGGED with a Tagged; its own status is inside.
+TAGGED = 226
+UNCHANGED = 304
 # Conditions of a write beside versions, which are hex digits: a row in any version, or none.
 ANY_VERSION = "any"
 ABSENT = "absent"
@@ -53,6 +56,8 @@ class Call(msgspec.Struct, array_like=True):
     # The caller's row filter: by field the value that its rows must have; None is all rows.
     row_filter: dict[str, str] | None = None
     about: str = ""  # not the endpoint's answer is wanted, but this about it
+    # Of a read: the tag of the rows that the caller has, "" if it has none; None: it wants none.
+    tag: str | None = None
 
 
 class ManyCall(msgspec.Struct, array_like=True):
@@ -92,6 +97,17 @@ class PagePart(msgspec.Struct, array_like=True):
     more: bool
 
 
+class Tagged(msgspec.Struct, array_like=True):
+    """A read's answer and the tag of what it saw, "" where that has none.
+
+    With status UNCHANGED there is no body: the tag is the one that the caller has.
+    """
+
+    tag: str
+    status: int
+    body: bytes = b""
+
+
 class GroupPart(msgspec.Struct, array_like=True):
     """One shard's groups: group values, then the parts of each measure."""
 
@@ -103,6 +119,7 @@ _call = msgspec.msgpack.Decoder(Call)
 _many = msgspec.msgpack.Decoder(ManyCall)
 _page = msgspec.msgpack.Decoder(PagePart)
 _groups = msgspec.msgpack.Decoder(GroupPart)
+_tagged = msgspec.msgpack.Decoder(Tagged)
 _plain = msgspec.msgpack.Decoder()
 
 encode = _encoder.encode
@@ -110,4 +127,5 @@ decode_call = _call.decode
 decode_many = _many.decode
 decode_page = _page.decode
 decode_groups = _groups.decode
+decode_tagged = _tagged.decode
 decode_plain = _plain.decode

@@ -13,7 +13,7 @@ from collections.abc import Callable
 import msgspec
 
 from modeldefs.kit.answers import groups_outcome, page_outcome
-from modeldefs.kit.asks import ONE_SHARD, Ask, Outcome, PageOutcome, Shards, Written
+from modeldefs.kit.asks import ONE_SHARD, Ask, Outcome, PageOutcome, Shards, Unchanged, Written
 from modeldefs.kit.buckets import BUCKET_COUNT, bucket_of
 from modeldefs.kit.exports import Exports
 from modeldefs.kit.many import ManyEndpoint
@@ -24,6 +24,7 @@ from modeldefs.wire.problems import DeadlineExceeded, Internal, Problem, WrongSh
 from shardnode.guard.keeper import Keeper
 from shardnode.runtime.direct_parts import OwnParts
 from shardnode.runtime.executor import Executor, Place
+from shardnode.runtime.read_parts import TaggedPart
 
 Done = Callable[[Outcome], None]
 GRACE_S = 0.1  # the executor knows the deadline too, and is asked first
@@ -182,6 +183,12 @@ def _not_whole(owned: int, map_epoch: int) -> WrongShard:
 def _outcome(ask: Ask, part: object, shards: Shards) -> Outcome:
     if isinstance(part, Problem):
         return part
+    if isinstance(part, TaggedPart):
+        assert ask.reuse is not None
+        ask.reuse.tags = (part.tag,)
+        part = part.part
+        if part is None:
+            return Unchanged(shards)
     if isinstance(part, bytes | calls.Replayed) and ask.served.endpoint.is_many:
         body = part if isinstance(part, bytes) else part.body
         return Written(b"[%b]" % body.replace(b"\n", b","), isinstance(part, calls.Replayed))

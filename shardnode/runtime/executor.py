@@ -14,11 +14,12 @@ from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
-from modeldefs.kit.aggregates import GROUPS_MAX, GroupStatement
+from modeldefs.kit.aggregates import GroupStatement
 from modeldefs.kit.catalog import Catalog
 from modeldefs.kit.endpoints import Endpoint
 from modeldefs.kit.many import ManyEndpoint
 from modeldefs.kit.plans import ReadPlan
+from modeldefs.kit.snapshots import tagged_sql
 from modeldefs.kit.statements import LIMIT_SLOT, Statement
 from modeldefs.wire import calls
 from modeldefs.wire.meters import ROWS, Row, new_row
@@ -28,7 +29,6 @@ from modeldefs.wire.problems import (
     Internal,
     InvalidRequest,
     Problem,
-    ResultTooLarge,
     UnknownEndpoint,
 )
 from shardnode.runtime.asides import Asides
@@ -38,7 +38,14 @@ from shardnode.runtime.lane_pool import LanePool
 from shardnode.runtime.lanes import Lane, LaneError
 from shardnode.runtime.many_writes import ManyWrites
 from shardnode.runtime.point_reads import PointReads, PointStatement
-from shardnode.runtime.rows import RowEncoder, load_rows
+from shardnode.runtime.read_parts import (
+    TaggedPart,
+    count_rows,
+    encode_tagged,
+    encoder_of,
+    part_of,
+)
+from shardnode.runtime.rows import RowEncoder
 from shardnode.runtime.sqlstates import problem_of_sqlstate
 from shardnode.runtime.writes import Writes
 
@@ -46,14 +53,14 @@ logger = logging.getLogger(__name__)
 
 # What a call is answered with: a part of calls.py, a problem, or bytes that are the whole answer:
 # the JSON of a write, or all rows of a joined page, separated by commas.
-Outcome = calls.PagePart | calls.GroupPart | bytes | calls.Replayed | Problem
+Outcome = calls.PagePart | calls.GroupPart | bytes | calls.Replayed | TaggedPart | Problem
 Done = Callable[[Outcome], None]
 Cancel = Callable[[], None]
 READY_MAX = 4_096
 EXACT_ROWS_MAX = 64
 ROWS_STEP = 32
-# Which statement of a page: behind a position, of named buckets, or both.
-BEHIND, RANGED = 1, 2
+# Which statement of a read: behind a position, of named buckets, with its tag, or several of them.
+BEHIND, RANGED, TAGGED = 1, 2, 4
 
 
 class Ownership(Protocol):
@@ -249,6 +256,8 @@ class Executor:
         variant = 0 if call.after is None else BEHIND
         if call.buckets:
             variant |= RANGED
+        if call.tag is not None:
+            variant |= TAGGED
         plan, ready = self._statement(
             endpoint, call.mask, rows=_rows_fetched(call.limit), variant=variant
         )
@@ -258,6 +267,8 @@ class Executor:
             self._points.ask(ready.point, call.values, deadline, point.done)
             return None
         params: Sequence[bytes | None] = [fill(call) for fill in ready.fillers]
+        if variant & TAGGED:
+            params = [*params, (call.tag or "").encode()]
         if call.row_filter is not None:
             params = FilteredParams(params, call.row_filter)
         is_quick = plan.groups is None and plan.route.reach != "scatter" and not export
@@ -266,7 +277,8 @@ class Executor:
         def finish(result: Any, error: LaneError | None) -> None:
             outcome = self._outcome(plan, ready, call, joined, result, error)
             if error is None:
-                more = result.ntuples if plan.groups else min(result.ntuples, call.limit)
+                came = count_rows(call, result)
+                more = came if plan.groups else min(came, call.limit)
                 self.rows[endpoint.number][ROWS] += more
             if self.ownership.stamp is not stamp:
                 outcome = self.judged(endpoint, place, outcome)
@@ -318,15 +330,7 @@ class Executor:
             if error is not None:
                 logger.info("read.refused", extra={"sqlstate": error.sqlstate})
                 return problem_of_sqlstate(error.sqlstate, is_write=False, shard=self.shard)
-            if plan.groups is not None:
-                if result.ntuples > GROUPS_MAX:
-                    return ResultTooLarge(f"there are more than {GROUPS_MAX} groups")
-                return calls.GroupPart(load_rows(result, result.ntuples, list))
-            assert ready.encoder is not None
-            if joined:
-                body, last, more = ready.encoder.encode_joined(result, call.limit)
-                return calls.PagePart([body], [last], True) if more else body
-            return calls.PagePart(*ready.encoder.encode(result, call.limit))
+            return part_of(plan, ready.encoder, call, joined, result)
         except Exception:
             logger.exception("read.failed")
             return Internal()
@@ -353,11 +357,13 @@ class Executor:
             # As a parameter the limit would be unknown to the plan, which then expects a tenth of
             # the table and walks the order's index instead of looking rows up and sorting them.
             sql, slots = f"{sql.rpartition(' LIMIT ')[0]} LIMIT {rows}", slots[:-1]
+        if variant & TAGGED:
+            sql = tagged_sql(sql, len(slots) + 1)
         ready = _Ready(
             name=b"%be%d_%x_%d_%d" % (self._label, endpoint.number, mask, rows, variant),
             sql=sql.encode(),
             fillers=tuple(filler_of(slot, names) for slot in slots),
-            encoder=RowEncoder(statement.columns) if isinstance(statement, Statement) else None,
+            encoder=encoder_of(statement, is_tagged=bool(variant & TAGGED)),
             point=None if variant else _point_of(endpoint, mask, plan, names),
         )
         if len(self._ready) >= READY_MAX:
@@ -369,7 +375,7 @@ class Executor:
 def _statement_of(plan: ReadPlan, variant: int) -> Statement | GroupStatement | None:
     if variant & RANGED:
         return plan.ranged(bool(variant & BEHIND)) if plan.ranged is not None else None
-    return plan.groups or (plan.after if variant else plan.first)
+    return plan.groups or (plan.after if variant & BEHIND else plan.first)
 
 
 def _point_of(
@@ -401,5 +407,9 @@ def encode_outcome(outcome: Outcome, *, joined: bool = False) -> tuple[int, byte
         return outcome.status, msgspec.msgpack.encode(outcome.to_wire())
     if isinstance(outcome, calls.Replayed):
         return calls.REPLAYED, outcome.body
+    if isinstance(outcome, TaggedPart):
+        if outcome.part is None:
+            return encode_tagged(outcome, calls.UNCHANGED, b"")
+        return encode_tagged(outcome, *encode_outcome(outcome.part, joined=joined))
     status = calls.MORE if joined and isinstance(outcome, calls.PagePart) else calls.WHOLE
     return status, calls.encode(outcome)

@@ -20,6 +20,7 @@ from modeldefs.kit.catalog import Catalog
 from modeldefs.kit.endpoints import Endpoint
 from modeldefs.kit.plans import ReadPlan
 from modeldefs.kit.row_filters import Fields, declared_fields, may_filter
+from modeldefs.kit.snapshots import LIFE
 from modeldefs.kit.write_plans import WritePlan
 from modeldefs.wire.meters import Row
 from modeldefs.wire.problems import Forbidden, ShardBehind
@@ -166,8 +167,8 @@ class FilteredRuns:
             )
 
         self._pools = [
-            LanePool(self._fro_dsn, READ_LANES, self._limits, lane=lane),
-            LanePool(self._fro_dsn, SLOW_LANES, alone, lane=lane),
+            LanePool(self._fro_dsn, READ_LANES, self._limits, session=(LIFE,), lane=lane),
+            LanePool(self._fro_dsn, SLOW_LANES, alone, session=(LIFE,), lane=lane),
             writing(WRITE_LANES, self._limits),
             writing(SLOW_LANES, alone),
         ]

@@ -21,6 +21,7 @@ from modeldefs.kit.handler import BODY_BYTES_MAX, EndpointHandler
 from modeldefs.kit.key_quotas import Quotas
 from modeldefs.kit.many import ManyEndpoint
 from modeldefs.kit.replies import problem_reply
+from modeldefs.kit.snapshots import LIFE
 from modeldefs.kit.watching import Ended, Watch
 from modeldefs.wire import calls
 from modeldefs.wire.cursors import FORMAT
@@ -155,8 +156,8 @@ class NodeHandler(EndpointHandler):
         limits = LaneLimits(wait_s=wait_s)
         # What is slow waits outside of the lanes, where its turn has a limit.
         slow = LaneLimits(wait_s=wait_s, batch_max=1, in_flight_max=SLOW_IN_FLIGHT_MAX)
-        self._quick = LanePool(self._config.ro_dsn, QUICK_LANES, limits)
-        self._slow = LanePool(self._config.ro_dsn, SLOW_LANES, slow)
+        self._quick = LanePool(self._config.ro_dsn, QUICK_LANES, limits, session=(LIFE,))
+        self._slow = LanePool(self._config.ro_dsn, SLOW_LANES, slow, session=(LIFE,))
         self._points = LanePool(self._config.ro_dsn, POINT_LANES, limits, session=POINT_SESSION)
         self._writing = LanePool(
             self._config.rw_dsn, WRITE_LANES, limits, commits=True, session=WRITE_SESSION

@@ -56,8 +56,7 @@ class RowEncoder:
         joined = _encode([self._make_row(row) for row in cells])[1:-1]
         return joined, list(cells[-1][self.width :]), more
 
-    @staticmethod
-    def _cells(result: Any, limit: int) -> tuple[list[tuple[Any, ...]], bool]:
+    def _cells(self, result: Any, limit: int) -> tuple[list[tuple[Any, ...]], bool]:
         count = result.ntuples
         return load_rows(result, min(count, limit)), count > limit
 

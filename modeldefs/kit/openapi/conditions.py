@@ -19,10 +19,19 @@ def has_version(endpoint: Endpoint[Any, Any]) -> bool:
     return endpoint.shape in ("single", "row")
 
 
-def condition_parameters(endpoint: Endpoint[Any, Any]) -> list[dict[str, Any]]:
-    """Return the headers that say a condition on the row."""
+def may_be_unchanged(endpoint: Endpoint[Any, Any], method: str) -> bool:
+    """May the answer be 304?"""
+    return endpoint.kind != "mutation" and (
+        method == "GET" or (method == "QUERY" and endpoint.shape == "single")
+    )
+
+
+def condition_parameters(endpoint: Endpoint[Any, Any], method: str) -> list[dict[str, Any]]:
+    """Return the headers that say a condition on the row, or on the answer."""
     if not is_kept(endpoint):
-        return []
+        asked = 'ETags that the caller has (304); any, `""` for one, asks for that of the answer.'
+        is_read = may_be_unchanged(endpoint, method)
+        return [_parameter(IF_NONE_MATCH, asked, is_required=False)] if is_read else []
     is_write = endpoint.kind == "mutation"
     created = "`*`: create the row, or do nothing (412)."
     known = "ETags that the caller has: one of them is not sent again (304)."

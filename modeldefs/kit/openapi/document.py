@@ -15,12 +15,17 @@ from modeldefs.kit.catalog import Catalog
 from modeldefs.kit.endpoints import TOP_MAX, Endpoint
 from modeldefs.kit.many import ITEMS_MAX, ManyEndpoint
 from modeldefs.kit.openapi.answers import answer_components, answer_content
-from modeldefs.kit.openapi.conditions import condition_parameters, has_version
+from modeldefs.kit.openapi.conditions import (
+    condition_parameters,
+    has_version,
+    may_be_unchanged,
+)
 from modeldefs.kit.openapi.headers import (
     ANSWER_HEADERS,
     parameter_components,
     request_headers,
     success_headers,
+    unchanged_headers,
 )
 from modeldefs.kit.openapi.problems import problem_components, problems_of, shared_responses
 from modeldefs.kit.openapi.values import body_schema, example_of, url_schema
@@ -128,9 +133,9 @@ def _responses(
         said = "It is done: the answer to `Prefer: return=minimal`."
         alike = "row" if has_version(endpoint) else "write"
         done["204"] = (f"{alike}.204", {"description": said, "headers": headers})
-    if endpoint.shape == "single":
+    else:
         said = "The caller has this answer, by `If-None-Match`."
-        done["304"] = ("single.304", {"description": said, "headers": headers})
+        done["304"] = ("read.304", {"description": said, "headers": unchanged_headers()})
     return done | shared_responses(problems_of(endpoint, is_direct=is_direct))
 
 
@@ -139,7 +144,7 @@ def _operation(
 ) -> dict[str, Any]:
     parameters = [
         prefer_parameter(endpoint),
-        *condition_parameters(endpoint),
+        *condition_parameters(endpoint, method),
         *request_headers(endpoint),
     ]
     if method in _IN_URL:
@@ -153,6 +158,7 @@ def _operation(
         "responses": {
             status: {"$ref": f"#/components/responses/{name}"}
             for status, name in responses.items()
+            if status != "304" or may_be_unchanged(endpoint, method)
         },
     }
     if method not in _IN_URL:

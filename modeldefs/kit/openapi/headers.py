@@ -20,13 +20,17 @@ def _header(description: str, example: Any = None, **schema: Any) -> dict[str, A
 
 
 ANSWER_HEADERS: dict[str, dict[str, Any]] = {
+    "Age": _header(
+        "For how many seconds the answer was kept, where it was.", 12, type="integer", minimum=0
+    ),
     "Allow": _header("The methods that the endpoint answers.", "GET, HEAD, QUERY, POST, OPTIONS"),
     "Api-Version": _header(
         "The version of the endpoint's model that the answer has.", 1, type="integer", minimum=1
     ),
-    "Cache-Control": _header("Who may keep the answer.", "private, no-cache"),
+    "Cache-Control": _header("Who may keep the answer, how long.", "private, no-cache"),
     "ETag": _header(
-        "The version of the row, or of the answer; weak where several shards were asked.",
+        "The version of the row, or of the answer; weak where several shards were asked, and of "
+        "pages and totals, which carry one where `If-None-Match` asks for it.",
         '"6d0d6b5e0a3c6c1f9d2a9a1f6a4b7c3e"',
     ),
     "Idempotency-Replayed": _header(
@@ -82,7 +86,12 @@ def success_headers(endpoint: Endpoint[Any, Any]) -> dict[str, Any]:
     if endpoint.kind == "mutation":
         return _listed((*_OF_ALL, *_OF_SUCCESS, *versioned, "Idempotency-Replayed"))
     paged = ("Link", "Retry-After") if endpoint.shape == "page" else ()
-    return _listed((*_OF_ALL, *_OF_SUCCESS, *versioned, "Shardpoint-Coverage", *paged))
+    return _listed((*_OF_ALL, *_OF_SUCCESS, "ETag", "Shardpoint-Coverage", *paged))
+
+
+def unchanged_headers() -> dict[str, Any]:
+    """Return the headers of a 304."""
+    return _listed((*_OF_ALL, *_OF_SUCCESS, "ETag"))
 
 
 def problem_headers(status: int) -> dict[str, Any]:

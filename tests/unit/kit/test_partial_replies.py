@@ -9,7 +9,7 @@ import pytest
 
 from modeldefs import Page, aggregate, count, mutation, query
 from modeldefs.kit.answers import walked_outcome
-from modeldefs.kit.asks import Ask, GroupsOutcome, Outcome, PageOutcome, Served, Shards, Written
+from modeldefs.kit.asks import Answer, Ask, GroupsOutcome, PageOutcome, Served, Shards, Written
 from modeldefs.kit.preferences import Honoured
 from modeldefs.kit.replies import ReplyMaker, cursor_binding
 from modeldefs.kit.walks import LAGGING_RANGES_MAX
@@ -61,15 +61,13 @@ def remove(*, id: int) -> int:
 
 def ask_of(endpoint: Any, *present: str, **more: Any) -> Ask:
     """Return an ask that prefers a partial answer."""
-    principal: Any = Principal.__new__(Principal)
-    object.__setattr__(principal, "kid", "k")
-    object.__setattr__(principal, "owner", "owner")
+    principal = Principal("k", "owner", ("*",), "live")
     plan = None if endpoint.kind == "mutation" else plan_of(endpoint, *present)
     known: dict[str, Any] = {"prefers": PARTIAL} | more
     return Ask(Served(endpoint), plan, 0, {}, 2, None, principal, "r", 1_000, **known)
 
 
-def reply_of(ask: Ask, outcome: Outcome) -> tuple[HttpReply, dict[bytes, bytes]]:
+def reply_of(ask: Ask, outcome: Answer) -> tuple[HttpReply, dict[bytes, bytes]]:
     """Return the reply to a GET, and its headers."""
     maker = ReplyMaker(cursor_key=KEY, clock=lambda: NOW)
     request = HttpRequest(b"GET", ask.served.path, b"limit=2", [], b"", "")
