@@ -11,7 +11,7 @@ import json
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -150,7 +150,9 @@ class Starting:
             port=front_port, workers=self.plan.front_workers, environment=self.environment
         )
         self.say(f"starting the front, {len(nodes)} shard nodes, a Celery worker and beat")
-        self.supervisor.start(*nodes, front, *celery_specs(self.run_dir, self.environment))
+        specs = [*nodes, front, *celery_specs(self.run_dir, self.environment)]
+        patience_s = self.plan.start_timeout_s
+        self.supervisor.start(*(replace(spec, ready_timeout_s=patience_s) for spec in specs))
 
     def _load_samples(self) -> None:
         if self.run_dir.remembered("samples") == "loaded":

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 SHARDS_DEFAULT = 2
 SHARDS_MAX = 64
 WORKERS_MAX = 64
+START_TIMEOUT_DEFAULT_S = 60
+START_TIMEOUT_MAX_S = 3_600
 
 
 class StartRefused(Exception):
@@ -29,6 +31,7 @@ class StartPlan:
     front_workers: int = 1
     node_workers: int = 1
     with_samples: bool = True
+    start_timeout_s: int = START_TIMEOUT_DEFAULT_S  # for each process to answer
 
     @property
     def needs_postgres(self) -> bool:
@@ -61,6 +64,9 @@ def plan_from(environ: Mapping[str, str], *, own_shards: bool) -> StartPlan:
         front_workers=_number(environ, "FRONT_WORKERS", 1, WORKERS_MAX),
         node_workers=_number(environ, "NODE_WORKERS", 1, WORKERS_MAX),
         with_samples=environ.get("SAMPLES", "1").lower() not in ("0", "no", "false", "off"),
+        start_timeout_s=_number(
+            environ, "START_TIMEOUT_S", START_TIMEOUT_DEFAULT_S, START_TIMEOUT_MAX_S
+        ),
     )
 
 

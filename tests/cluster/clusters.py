@@ -29,7 +29,7 @@ from engine.ports import free_port
 from engine.run_dir import RunDir
 
 PROJECT = Path(__file__).resolve().parent.parent.parent
-START_TIMEOUT_S = 240.0
+START_TIMEOUT_S = 240.0  # for each process; all together get twice that
 POLL_S = 0.1
 PARTIAL = {"Prefer": "partial"}  # a node called directly gives its part to nobody else
 _places = itertools.cycle(range(1, 16))
@@ -124,6 +124,7 @@ def begin_cluster(
         "PORT": str(free_port()),
         "SHARDS": str(shards),
         "SAMPLES": "0",
+        "START_TIMEOUT_S": str(int(START_TIMEOUT_S)),  # the machine may be busy
         "DATABASE_URL": server.dsn(f"reg_{tag}"),
         "SHARD_URLS": ";".join([server.dsn(f"sh_{tag}")] * shards),
         "REDIS_URL": redis_url.rsplit("/", 1)[0] + f"/{place}",
@@ -148,7 +149,7 @@ def begin_cluster(
 def await_cluster(cluster: Cluster) -> Cluster:
     """Wait until a cluster has written its cluster.env, which it does once it answers."""
     path = cluster.run_dir / "cluster.env"
-    end_s = time.monotonic() + START_TIMEOUT_S
+    end_s = time.monotonic() + 2 * START_TIMEOUT_S
     while not path.exists():
         log = Path(cluster.values["log"])
         assert cluster.process.poll() is None, log.read_text()
