@@ -64,9 +64,11 @@ class ReplyMaker:
             and outcome.shards is ONE_SHARD
             and outcome.rows
             and ask.prefers is NOTHING
+            and ask.conditions is None
         ):
             # The most frequent one; the long way gives the same.
-            head = b"%b%b\r\n" % (served.head, ask.request_id.encode())
+            etag = etag_of(ask, outcome.rows)
+            head = b"%b%b\r\netag: %b\r\n" % (served.head, ask.request_id.encode(), etag)
             return JsonReply(_ONE_VALUE % outcome.rows, head)
         return self._reply(ask, outcome, request)
 
