@@ -10,7 +10,9 @@ Invariant: a number is called exact only if every shard that the parameters reac
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+
+from msgspec import structs
 
 from modeldefs.kit.aggregates import GroupStatement, Measure
 from modeldefs.kit.asks import Ask, Backend, Counted, GroupsOutcome, Outcome, PageOutcome
@@ -53,7 +55,7 @@ class CountedPage:
         """Ask for both."""
         ask = self.ask
         assert ask.plan is not None
-        counting = replace(
+        counting = structs.replace(
             ask,
             plan=count_plan(ask.plan),
             limit=0,
