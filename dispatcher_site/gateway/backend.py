@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from dispatcher_site.gateway.legs import legs_of
 from dispatcher_site.gateway.many import Many
+from dispatcher_site.gateway.response_cache import ResponseCache
 from dispatcher_site.gateway.roads import Roads
 from dispatcher_site.gateway.routing_state import RoutingKeeper
 from dispatcher_site.gateway.scatter import Scatter
@@ -29,8 +30,24 @@ class ShardsBackend:
         loop = asyncio.get_running_loop()
         self._roads = Roads(keeper, streams, Deadlines(), loop)
         self._exports = Exports()
+        self.cache: ResponseCache | None = None
 
     def submit(self, ask: Ask, done: Done) -> Callable[[], None] | None:
+        """Answer an ask and call ``done`` once: from the shards, or from what they answered."""
+        if ask.reuse is not None and self.cache is not None and self._may_be_kept(ask):
+            assert ask.served.endpoint.options.cache is not None
+            return self.cache.submit(ask, ask.served.endpoint.options.cache, done)
+        return self.forward(ask, done)
+
+    def _may_be_kept(self, ask: Ask) -> bool:
+        cache = ask.served.endpoint.options.cache
+        if cache is None or not cache.keeps or not ask.reuse or not ask.reuse.identity:
+            return False
+        # What a shard that is not trusted any more has answered is given to nobody.
+        nodes = self._roads.keeper.state.nodes
+        return not any(node.state == "quarantined" for node in nodes.values())
+
+    def forward(self, ask: Ask, done: Done) -> Callable[[], None] | None:
         """Ask the shards and call ``done`` once."""
         roads = self._roads
         if ask.is_export:

@@ -12,10 +12,12 @@ import time
 from asgiref.sync import sync_to_async
 from django.conf import settings
 from django.db import close_old_connections
+from redis.asyncio import Redis
 
 from dispatcher_site.gateway.backend import ShardsBackend
 from dispatcher_site.gateway.last_used import LastUsed
 from dispatcher_site.gateway.quota_sync import QuotaSync
+from dispatcher_site.gateway.response_cache import ResponseCache
 from dispatcher_site.gateway.routing_state import RoutingKeeper, RoutingState
 from dispatcher_site.gateway.streams import Streams
 from dispatcher_site.health.rollups import roll_up_all
@@ -50,6 +52,7 @@ class FrontHandler(EndpointHandler):
         self._minutes: asyncio.Task[None] | None = None
         self._quotas = Quotas(clock=time.monotonic)
         self._quota_sync: QuotaSync | None = None
+        self._cache: ResponseCache | None = None
 
     def _follow(self, state: RoutingState) -> None:
         self._streams.follow(state)
@@ -73,10 +76,17 @@ class FrontHandler(EndpointHandler):
         )
         self._quota_sync.start()
         self._last_used.start()
+        backend = ShardsBackend(keeper=self._keeper, streams=self._streams)
+        backend.cache = self._cache = ResponseCache(
+            Redis.from_url(settings.ENVIRONMENT.redis_url, max_connections=16, retry=None),
+            secret=hmac.digest(settings.SECRET_KEY.encode(), b"shardpoint answers 1", "sha256"),
+            clock=time.time,
+            forward=backend.forward,
+        )
         self.install(
             DataFront(
                 catalog=self._catalog,
-                backend=ShardsBackend(keeper=self._keeper, streams=self._streams),
+                backend=backend,
                 authenticate=self._authenticate,
                 cursor_key=cursor_key(settings.SECRET_KEY),
                 clock=time.time,
@@ -91,6 +101,8 @@ class FrontHandler(EndpointHandler):
             self._minutes.cancel()
         if self._quota_sync is not None:
             await self._quota_sync.stop()
+        if self._cache is not None:
+            await self._cache.close()
         await self._last_used.stop()
         await self._keeper.stop()
         await self._streams.close()

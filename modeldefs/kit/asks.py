@@ -78,6 +78,7 @@ class GroupsOutcome:
 
     rows: list[list[Any]]
     shards: Shards
+    value: bytes | None = None  # all of it as JSON, where that is at hand
 
 
 class Written(msgspec.Struct, frozen=True):

@@ -91,7 +91,7 @@ class ReplyMaker:
         if shards.coverage < 1:
             head += b"shardpoint-coverage: %.6g\r\n" % shards.coverage
         if isinstance(outcome, GroupsOutcome):
-            value = groups_json(ask, outcome.rows)
+            value = outcome.value or groups_json(ask, outcome.rows)
         elif ask.served.is_single:
             return self._single_reply(ask, outcome, request, head, envelope)
         else:

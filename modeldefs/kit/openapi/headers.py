@@ -28,6 +28,11 @@ ANSWER_HEADERS: dict[str, dict[str, Any]] = {
         "The version of the endpoint's model that the answer has.", 1, type="integer", minimum=1
     ),
     "Cache-Control": _header("Who may keep the answer, how long.", "private, no-cache"),
+    "Cache-Status": _header(
+        "Where the answer is from, of an endpoint whose answers are kept (RFC 9211); a `ttl` below "
+        "0: it is stale, as the shards cannot be asked.",
+        "shardpoint; hit; ttl=18",
+    ),
     "ETag": _header(
         "The version of the row, or of the answer; weak where several shards were asked, and of "
         "pages and totals, which carry one where `If-None-Match` asks for it.",
@@ -86,12 +91,19 @@ def success_headers(endpoint: Endpoint[Any, Any]) -> dict[str, Any]:
     if endpoint.kind == "mutation":
         return _listed((*_OF_ALL, *_OF_SUCCESS, *versioned, "Idempotency-Replayed"))
     paged = ("Link", "Retry-After") if endpoint.shape == "page" else ()
-    return _listed((*_OF_ALL, *_OF_SUCCESS, "ETag", "Shardpoint-Coverage", *paged))
+    return _listed(
+        (*_OF_ALL, *_OF_SUCCESS, *_kept(endpoint), "ETag", "Shardpoint-Coverage", *paged)
+    )
+
+
+def _kept(endpoint: Endpoint[Any, Any]) -> tuple[str, ...]:
+    cache = endpoint.options.cache
+    return ("Age", "Cache-Status") if cache is not None and cache.keeps else ()
 
 
 def unchanged_headers() -> dict[str, Any]:
     """Return the headers of a 304."""
-    return _listed((*_OF_ALL, *_OF_SUCCESS, "ETag"))
+    return _listed((*_OF_ALL, *_OF_SUCCESS, "Age", "Cache-Status", "ETag"))
 
 
 def problem_headers(status: int) -> dict[str, Any]:
