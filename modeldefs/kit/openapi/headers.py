@@ -29,7 +29,7 @@ ANSWER_HEADERS: dict[str, dict[str, Any]] = {
     ),
     "Cache-Control": _header("Who may keep the answer, how long.", "private, no-cache"),
     "Cache-Status": _header(
-        "Where the answer is from, of an endpoint whose answers are kept (RFC 9211); a `ttl` below "
+        "Where the answer is from, if the endpoint keeps answers (RFC 9211); with a `ttl` below "
         "0: it is stale, as the shards cannot be asked.",
         "shardpoint; hit; ttl=18",
     ),
