@@ -90,7 +90,9 @@ class EndpointDocument(serializers.ModelSerializer[models.Endpoint]):
 class KeyDocument(serializers.ModelSerializer[ApiKey]):
     """A key without its secret, which nobody has."""
 
-    rotated_from = serializers.CharField(source="rotated_from.kid", default=None, read_only=True)
+    rotated_from = serializers.CharField(
+        source="rotated_from.kid", default=None, read_only=True, allow_null=True
+    )
 
     class Meta:
         model = ApiKey

@@ -42,6 +42,7 @@ _OF_ALL = (
     "overloaded",
     "shard-unavailable",
 )
+_PAGE: dict[str, Any] = {"text/html": {}}
 _ROOT_SCHEMA = {
     "type": "object",
     "description": "The URL of each resource by name.",
@@ -150,6 +151,8 @@ def _operation(
     own += [code for code in said.raises if code not in own]
     codes.update(own)
     refused = shared_responses([STANDARD_PROBLEMS[code] for code in own])
+    if said.is_browsable:
+        refused = {status: _with_page(*told) for status, told in refused.items()}
     shared.update(refused.values())
     operation: dict[str, Any] = {
         "operationId": f"{route.view.resource}_{route.action}",
@@ -169,6 +172,11 @@ def _operation(
     if said.takes is not None:
         operation["requestBody"] = _body(said.takes, schemas)
     return operation
+
+
+def _with_page(name: str, answer: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Return a refusal that a person sees as a page around the problem."""
+    return f"page.{name}", {**answer, "content": {**answer["content"], **_PAGE}}
 
 
 _UNCHANGED = {
@@ -247,7 +255,7 @@ def _answer(route: Route, said: Said, schemas: dict[str, Any]) -> dict[str, Any]
         # A page for people is of the same things; which is answered, `Accept` says.
         "content": {
             "application/json": {"schema": schema},
-            **({"text/html": {}} if said.is_browsable else {}),
+            **(_PAGE if said.is_browsable else {}),
         },
     }
 
