@@ -7,6 +7,7 @@ again by itself.
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import tempfile
@@ -23,8 +24,9 @@ import requests
 
 from engine.postgres import EmbeddedPostgres
 from engine.run_dir import RunDir
+from engine.valkey import EmbeddedValkey
 from tests.cluster.chaos import FIRST_ID, SEEDED, ChaosClient, Ledger, Said, person
-from tests.cluster.clusters import PARTIAL, Cluster, running_clusters, shard_tables
+from tests.cluster.clusters import Cluster, running_clusters, shard_tables
 from tests.cluster.processes import await_true, children, holder_of, pid_of
 from tests.cluster.raw_http import connect
 
@@ -44,10 +46,11 @@ WORKERS = {
 
 @dataclass(frozen=True, slots=True)
 class Ground:
-    """A cluster with a Postgres server of its own: a killed backend restarts all of them."""
+    """A cluster with servers of its own: a killed backend restarts all of a Postgres."""
 
     cluster: Cluster
     server: EmbeddedPostgres
+    valkey: EmbeddedValkey
 
     def workers(self, process: str) -> list[int]:
         """Return the gunicorn workers of a process."""
@@ -75,17 +78,19 @@ class Ground:
 
 
 @pytest.fixture(scope="module")
-def ground(redis_url: str) -> Iterator[Ground]:
+def ground() -> Iterator[Ground]:
     """Return a cluster that may be broken, with seeded rows."""
     run_dir = RunDir(Path(tempfile.mkdtemp(prefix="spx-"))).create()
-    server = EmbeddedPostgres(run_dir)
+    server, valkey = EmbeddedPostgres(run_dir), EmbeddedValkey(run_dir)
     try:
         server.start()
-        with running_clusters(server, redis_url, 2, extra=WORKERS) as running:
+        valkey.start()
+        with running_clusters(server, valkey.url, 2, extra=WORKERS) as running:
             for row in SEEDED:
                 assert running[2].post("/insert_user", **row).status_code == 200
-            yield Ground(running[2], server)
+            yield Ground(running[2], server, valkey)
     finally:
+        valkey.stop()
         server.stop()
         run_dir.remove()
 
@@ -157,16 +162,15 @@ def _await_health(cluster: Cluster) -> None:
         asked = [_get(cluster, f"/get_user?id={row['id']}") for row in SEEDED]
         return {*asked, _get(cluster, "/count_users")} == {200}
 
-    await_true(is_well)
+    await_true(is_well, patience_s=STEP_S)
     assert all(is_well() for _ in range(5))
 
 
-def _get(cluster: Cluster, path: str) -> int:
+def _get(cluster: Cluster, path: str, key: str = "") -> int:
+    who = {"Authorization": f"Bearer {key or cluster.key}"}
     try:  # each on a connection of its own, and so on any worker
-        return requests.get(
-            cluster.url + path, headers={"Authorization": f"Bearer {cluster.key}"}, timeout=20
-        ).status_code
-    except requests.ConnectionError:
+        return requests.get(cluster.url + path, headers=who, timeout=20).status_code
+    except (requests.ConnectionError, requests.Timeout):
         return 0
 
 
@@ -191,19 +195,42 @@ def _check_rows(ground: Ground, ledger: Ledger) -> None:
 # -- one write, and a kill -9 in the middle of it -------------------------------------------------
 
 
+HELD = "Heldland"  # who writes a row of it waits, where a test wants that
+LOCK = 590_000
+MOMENTS = {
+    "write": "CREATE TRIGGER hold BEFORE INSERT ON {table} FOR EACH ROW",
+    "commit": "CREATE CONSTRAINT TRIGGER hold AFTER INSERT ON {table}"
+    " DEFERRABLE INITIALLY DEFERRED FOR EACH ROW",
+}
+
+
 @contextmanager
-def _held_row(ground: Ground, number: int) -> Iterator[psycopg.Connection[Any]]:
-    """Hold a place where a row would go: whoever inserts it waits until this is rolled back."""
-    row = person(number)
-    with ground.tables() as connection, connection.transaction(force_rollback=True):
-        for shard in range(ground.cluster.shards):
+def _held(ground: Ground, moment: str) -> Iterator[Callable[[], None]]:
+    """Have whoever inserts a row of Heldland wait before the write, or before its commit, until
+    this ends or is let go; however busy the machine is, no limit on waiting ends that."""
+    schemas = [f"s{shard + 1}" for shard in range(ground.cluster.shards)]
+    with ground.tables() as connection:
+        for schema in schemas:
             connection.execute(
-                f'INSERT INTO s{shard + 1}."{TABLE}"'
-                " (id, first_name, last_name, country, address, city, bucket)"
-                " VALUES (%s, '', '', '', '', '', 0)",
-                [row["id"]],
+                f"CREATE FUNCTION {schema}.hold() RETURNS trigger LANGUAGE plpgsql"
+                " SECURITY DEFINER SET lock_timeout = 0 AS"
+                f" 'BEGIN PERFORM pg_advisory_xact_lock_shared({LOCK}); RETURN NEW; END'"
             )
-        yield connection
+            connection.execute(
+                MOMENTS[moment].format(table=f'{schema}."{TABLE}"')
+                + f" WHEN (NEW.country = '{HELD}') EXECUTE FUNCTION {schema}.hold()"
+            )
+        connection.execute(f"SELECT pg_advisory_lock({LOCK})")
+
+        def let_go() -> None:
+            connection.execute("SELECT pg_advisory_unlock_all()")
+
+        try:
+            yield let_go
+        finally:
+            let_go()
+            for schema in schemas:
+                connection.execute(f"DROP FUNCTION {schema}.hold() CASCADE")
 
 
 def _await_writer(ground: Ground) -> int:
@@ -223,14 +250,14 @@ def _await_writer(ground: Ground) -> int:
     return holder_of(ports[0], [*ground.workers("node-s1"), *ground.workers("node-s2")])
 
 
-def _insert(ground: Ground, number: int, key: str = "") -> requests.Response | None:
+def _insert(ground: Ground, row: dict[str, str], key: str = "") -> requests.Response | None:
     """Insert on a connection of its own; None if that ended without an answer."""
     headers = {"Authorization": f"Bearer {ground.cluster.key}", "Shardpoint-Timeout-Ms": "30000"}
     if key:
         headers["Idempotency-Key"] = key
     try:
         return requests.post(
-            ground.cluster.url + "/insert_user", json=person(number), headers=headers, timeout=40
+            ground.cluster.url + "/insert_user", json=row, headers=headers, timeout=40
         )
     except requests.ConnectionError:
         return None
@@ -241,38 +268,146 @@ def test_a_node_killed_while_it_writes(ground: Ground, key: str) -> None:
     """The dispatcher sends the write again under the same key, the client's or its own: it is
     answered as done, and there is one row, whether the first try was committed or not."""
     number = 59_000_000 + len(key)
+    row = person(number, country=HELD)
     with ThreadPoolExecutor(1) as pool:
-        with _held_row(ground, number):
-            writing = pool.submit(_insert, ground, number, key)
+        with _held(ground, "write"):
+            writing = pool.submit(_insert, ground, row, key)
             os.kill(_await_writer(ground), signal.SIGKILL)
         reply = writing.result()
     _await_health(ground.cluster)
 
     assert reply is not None
-    assert (reply.status_code, reply.json()) == (200, person(number)), reply.text
-    assert ground.stored()[number] == [person(number)]
+    assert (reply.status_code, reply.json()) == (200, row), reply.text
+    assert ground.stored()[number] == [row]
 
 
 def test_a_dispatcher_killed_while_it_writes(ground: Ground) -> None:
     """Its client sees the connection end; the same request again is a replay of what the shard
     did, and there is one row."""
     number = 59_500_000
+    row = person(number, country=HELD)
     with ThreadPoolExecutor(1) as pool:
-        with _held_row(ground, number):
-            writing = pool.submit(_insert, ground, number, "killed-front")
+        with _held(ground, "write"):
+            writing = pool.submit(_insert, ground, row, "killed-front")
             _await_writer(ground)
             for pid in ground.workers("front"):
                 os.kill(pid, signal.SIGKILL)
             first = writing.result()
         await_true(lambda: number in ground.stored())
     _await_health(ground.cluster)
-    again = _insert(ground, number, "killed-front")
+    again = _insert(ground, row, "killed-front")
 
     assert first is None
     assert again is not None
-    assert (again.status_code, again.json()) == (200, person(number)), again.text
+    assert (again.status_code, again.json()) == (200, row), again.text
     assert again.headers["Idempotency-Replayed"] == "true"
-    assert ground.stored()[number] == [person(number)]
+    assert ground.stored()[number] == [row]
+
+
+# -- and at each step of it -----------------------------------------------------------------------
+
+STEPS = [
+    ("node", "before-the-commit"),
+    ("front", "before-the-commit"),
+    ("node", "after-the-commit"),
+    ("front", "after-the-answer"),
+]
+
+
+def _answered(ground: Ground) -> float:
+    """Return how many inserts the nodes have answered."""
+    name = 'shardpoint_calls_total{endpoint="insert_user",status="2xx",code="ok"} '
+    found = 0.0
+    for url in ground.cluster.shard_urls:
+        lines = ground.cluster.request("GET", "/metrics", base=url).text.splitlines()
+        found += sum(float(line.removeprefix(name)) for line in lines if line.startswith(name))
+    return found
+
+
+@pytest.mark.parametrize(("victim", "step"), STEPS)
+def test_killed_at_each_step_a_write_happens_once(ground: Ground, victim: str, step: str) -> None:
+    """Before its commit, after its commit with the answer unsent, and with the answer arrived at a
+    front that never reads it: there is one row, and the same request again is a replay."""
+    number = 59_600_000 + STEPS.index((victim, step))
+    row = person(number, country=HELD)
+    key = f"{victim}-{step}"
+    with ThreadPoolExecutor(1) as pool:
+        with _held(ground, "commit") as release:
+            before = _answered(ground)
+            writing = pool.submit(_insert, ground, row, key)
+            worker = _await_writer(ground)
+            victims = [worker] if victim == "node" else ground.workers("front")
+            if step.startswith("after"):
+                for pid in victims:
+                    os.kill(pid, signal.SIGSTOP)  # so that it can neither send nor read
+                release()
+                await_true(lambda: number in ground.stored())
+                if victim == "front":
+                    await_true(lambda: _answered(ground) > before)
+            for pid in victims:
+                os.kill(pid, signal.SIGKILL)
+        first = writing.result()
+    if step == "before-the-commit":  # its backend goes on, whoever has died
+        await_true(lambda: number in ground.stored())
+    _await_health(ground.cluster)
+    again = _insert(ground, row, key)
+
+    assert (first is None) is (victim == "front")
+    for reply in (first, again) if first is not None else (again,):
+        assert reply is not None
+        assert (reply.status_code, reply.json()) == (200, row), reply.text
+    assert again is not None
+    assert again.headers["Idempotency-Replayed"] == "true"
+    assert ground.stored()[number] == [row]
+
+
+# -- without Redis --------------------------------------------------------------------------------
+
+
+def test_without_redis_data_is_served_and_limits_hold(ground: Ground) -> None:
+    """While it is away reads, scatters, writes and their repeats are answered as ever, and a
+    limited key gets no more than its limit; when it is back the workers count together again."""
+    made = json.loads(
+        ground.cluster.manage(
+            *("key", "create", "--owner", "limited", "--scope", "*", "--json"),
+            *("--rate", "40", "--window-s", "3600", "--burst", "40"),
+        ).stdout
+    )
+    key = str((made if isinstance(made, dict) else made[0])["key"])
+    row = person(59_700_000)
+    _await_health(ground.cluster)
+    ground.valkey.stop()
+    try:
+
+        def alone() -> bool:
+            _get(ground.cluster, "/get_user?id=1", key)  # else nobody has to ask Redis
+            return _told(ground, "quota.counting-alone") >= 2  # both workers
+
+        await_true(alone)
+        statuses = [_get(ground.cluster, "/get_user?id=1", key) for _ in range(60)]
+        _await_health(ground.cluster)
+        replies = [_insert(ground, row, "no-redis") for _ in range(2)]
+    finally:
+        ground.valkey.start()
+
+    assert {200, 429} >= set(statuses)
+    assert statuses[-1] == 429
+    assert statuses.count(200) <= 40
+    assert [(200, row), (200, row)] == [
+        (r.status_code, r.json()) for r in replies if r is not None
+    ]
+    assert ground.stored()[59_700_000] == [row]
+
+    def together() -> bool:
+        _get(ground.cluster, "/get_user?id=1", key)  # else nobody has to ask
+        return _told(ground, "quota.counting-together") > 0
+
+    await_true(together)
+
+
+def _told(ground: Ground, what: str) -> int:
+    """Return how often the front's log says so."""
+    return (ground.cluster.run_dir / "logs" / "front.log").read_text().count(what)
 
 
 # -- a client that hangs up -----------------------------------------------------------------------
@@ -305,13 +440,12 @@ def test_when_its_client_hangs_up_a_statement_ends(ground: Ground, place: str, p
     cluster = ground.cluster
     url = cluster.url if place == "front" else cluster.shard_urls[0]
     lines = [f"GET {path} HTTP/1.1", "Host: localhost", f"Authorization: Bearer {cluster.key}"]
-    lines += ["Prefer: partial"] if place == "node" else []
     request = "\r\n".join([*lines, "Shardpoint-Timeout-Ms: 30000", "", ""]).encode()
     with _locked_table(ground):
         with connect(url) as peer:
             peer.sendall(request)
             await_true(lambda: _waiting(ground) == (cluster.shards if place == "front" else 1))
         await_true(lambda: _waiting(ground) == 0, patience_s=HANG_UP_S)
-    after = cluster.request("GET", path, base=url, headers=PARTIAL)
+    after = cluster.request("GET", path, base=url)
 
     assert after.status_code == 200

@@ -183,3 +183,20 @@ def test_links_resolve(page: Path) -> None:
         if not is_there or (anchor and anchor not in _anchors(target)):
             broken.append(link)
     assert broken == []
+
+
+def test_every_proof_is_there() -> None:
+    """Each test that docs/proofs.md names is defined in the file that it names."""
+    named = re.findall(r"`([\w/]+\.py)::(\w+)`", (DOCS / "proofs.md").read_text(encoding="utf-8"))
+    missing = [
+        f"{path}::{name}"
+        for path, name in sorted(set(named))
+        if not re.search(
+            rf"^(?:async )?(?:def|class) {name}\b",
+            (ROOT / "tests" / path).read_text(encoding="utf-8"),
+            flags=re.M,
+        )
+    ]
+
+    assert len(named) > 40
+    assert missing == []
