@@ -127,6 +127,7 @@ class Ask(msgspec.Struct, eq=False):
     conditions: Conditions | None = None
     about: str = ""  # as of a call: not the answer, but this about it
     reuse: Reuse | None = None  # of a read whose answer may be used again
+    waited_s: float = 0.0  # for news, which its client preferred to an answer that says nothing
 
     @property
     def is_scatter(self) -> bool:

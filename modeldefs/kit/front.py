@@ -39,6 +39,7 @@ from modeldefs.kit.request_headers import (
 )
 from modeldefs.kit.reuse_replies import reused_reply
 from modeldefs.kit.traces import Trace
+from modeldefs.kit.waiting import Waiters
 from modeldefs.kit.watching import Watch
 from modeldefs.wire.http1 import Cancel, HttpReply, HttpRequest, JsonReply, Reply
 from modeldefs.wire.keys import Principal
@@ -104,8 +105,6 @@ class DataFront:
         self.quotas = quotas
         self._catalog = catalog
         self._backend = backend
-        # By whether nothing is preferred: the way that nearly all asks take.
-        self._ways = (partial(submit_as_preferred, backend), backend.submit)
         self.authenticate = authenticate
         self._reader = AskReader(
             catalog=catalog, cursor_key=cursor_key, clock=clock, is_part=backend.is_part
@@ -113,6 +112,9 @@ class DataFront:
         self._replies = ReplyMaker(cursor_key=cursor_key, clock=clock)
         self._watch = watch = watch or Watch(catalog.endpoints)
         self.admission = watch.admission
+        # By whether nothing is preferred: the way that nearly all asks take.
+        preferred = partial(submit_as_preferred, backend, Waiters(watch.admission))
+        self._ways = (preferred, backend.submit)
         self._unknown_row = watch.row()
         self.by_path = {
             served.path: served
@@ -234,7 +236,7 @@ class DataFront:
     ) -> HttpReply:
         """Return the reply of an outcome, counted."""
         answered = self._reply(ask, outcome, request)
-        took_s = perf_counter() - begun
+        took_s = perf_counter() - begun - ask.waited_s
         row, watch = ask.served.row, self._watch
         if request.body:
             row[BYTES_IN] += len(request.body)

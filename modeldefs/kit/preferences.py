@@ -20,6 +20,9 @@ from modeldefs.wire.problems import InputError, InvalidRequest
 
 HEADER = "Prefer"
 COUNTS = ("exact", "estimated")
+WAIT = "wait"
+WAIT_MAX_S = 25  # so that an answer comes before the longest deadline
+_SECONDS = re.compile(r"[0-9]{1,6}")
 _TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # noqa: S105 - a token of RFC 9110
 _WORD = rf'(?:{_TOKEN}|"(?:[^"\\\x00-\x08\x0a-\x1f\x7f]|\\[\t -~\x80-\xff])*")'
 _PREFERENCE = re.compile(rf"({_TOKEN})(?:[ \t]*=[ \t]*({_WORD})?)?")
@@ -49,6 +52,7 @@ class Honoured:
     minimal: bool = False
     rollback: bool = False
     count: str = ""  # "exact" or "estimated"
+    wait_s: int = 0
 
 
 NOTHING = Honoured()
@@ -113,7 +117,9 @@ def honoured(
     applied: list[str] = []
     refused = list(preferences.unread)
     for name, value in preferences.values.items():
-        if value.lower() in known.get(name, ()):
+        if value.lower() in known.get(name, ()) or (
+            name == WAIT and WAIT in known and _SECONDS.fullmatch(value)
+        ):
             applied.append(f"{name}={value.lower()}" if value else name)
         else:
             refused.append(f"{name}={value}" if value else name)
@@ -129,6 +135,7 @@ def honoured(
         partial="partial" in applied,
         minimal="return=minimal" in applied,
         rollback="tx=rollback" in applied,
+        wait_s=min(WAIT_MAX_S, int(preferences.values["wait"])) if _waits(applied) else 0,
         count=next((each for each in COUNTS if f"count={each}" in applied), ""),
     )
 
@@ -145,7 +152,13 @@ def _known(endpoint: Endpoint[Any, Any], *, is_export: bool) -> dict[str, tuple[
             known["partial"] = ("",)
         if endpoint.shape == "page":
             known["count"] = (*COUNTS, "none")
+        if endpoint.shape in ("page", "single"):
+            known[WAIT] = ("5",)  # or any other number of seconds
     return known
+
+
+def _waits(applied: list[str]) -> bool:
+    return any(each.startswith("wait=") for each in applied)
 
 
 def preference_examples(endpoint: Endpoint[Any, Any]) -> list[str]:

@@ -13,7 +13,9 @@ from modeldefs.kit.asks import ONE_SHARD, Ask, GroupsOutcome, Outcome, PageOutco
 from modeldefs.kit.detours import submit_as_preferred
 from modeldefs.kit.preferences import Honoured, honoured, read_preferences
 from modeldefs.kit.replies import ReplyMaker
+from modeldefs.kit.waiting import Waiters
 from modeldefs.wire import calls
+from modeldefs.wire.admission import Admission
 from modeldefs.wire.http1 import HttpRequest
 from modeldefs.wire.keys import Principal
 from modeldefs.wire.problems import DeadlineExceeded, InvalidRequest, Problem, ShardFault
@@ -79,7 +81,7 @@ def count(rows: int, guesses: int = 0, shards: Shards = ONE_SHARD) -> GroupsOutc
 def test_the_count_is_of_all_pages(prefers: Honoured, about: str) -> None:
     """The same parameters and shards, without cursor and limit."""
     backend, asked = Held(), ask(prefers)
-    submit_as_preferred(backend, asked, lambda outcome: None)
+    submit_as_preferred(backend, Waiters(Admission()), asked, lambda outcome: None)
     first, second = backend.asks
 
     assert first is asked
@@ -95,7 +97,7 @@ def test_the_count_is_of_all_pages(prefers: Honoured, about: str) -> None:
 def test_a_page_is_told_when_both_are_there(order: tuple[int, int]) -> None:
     """Whichever comes first."""
     backend, told = Held(), list[Any]()
-    submit_as_preferred(backend, ask(EXACT), told.append)
+    submit_as_preferred(backend, Waiters(Admission()), ask(EXACT), told.append)
     outcomes: list[Outcome] = [page(), count(7)]
     backend.dones[order[0]](outcomes[order[0]])
     before = list(told)
@@ -110,7 +112,7 @@ def test_a_page_is_told_when_both_are_there(order: tuple[int, int]) -> None:
 def test_a_page_without_its_count_is_a_problem(place: int) -> None:
     """An answer is never less than what was asked: the other is given up, and told nothing."""
     backend, told = Held(), list[Any]()
-    submit_as_preferred(backend, ask(EXACT), told.append)
+    submit_as_preferred(backend, Waiters(Admission()), ask(EXACT), told.append)
     backend.dones[place](DeadlineExceeded())
     backend.dones[1 - place](page() if place else count(7))
 
@@ -122,7 +124,7 @@ def test_a_page_without_its_count_is_a_problem(place: int) -> None:
 def test_hanging_up_gives_up_both() -> None:
     """And what they bring is told to nobody."""
     backend, told = Held(), list[Any]()
-    give_up = submit_as_preferred(backend, ask(EXACT), told.append)
+    give_up = submit_as_preferred(backend, Waiters(Admission()), ask(EXACT), told.append)
     assert give_up is not None
     give_up()
     backend.dones[0](page())
@@ -147,7 +149,7 @@ def test_exact_is_what_every_shard_has_counted(
     """A guess of one shard, or a missing one, makes the whole number one that is not exact."""
     backend, told = Held(), list[Any]()
     asked = ask(ESTIMATED)
-    submit_as_preferred(backend, asked, told.append)
+    submit_as_preferred(backend, Waiters(Admission()), asked, told.append)
     backend.dones[0](found)
     backend.dones[1](counted)
     maker = ReplyMaker(cursor_key=b"c" * 32, clock=lambda: 0.0)
@@ -161,7 +163,7 @@ def test_a_page_has_no_count_unasked() -> None:
     """And one ask is all that is made of it."""
     backend, told = Held(), list[Any]()
     asked = ask(Honoured(b"count=none"))
-    submit_as_preferred(backend, asked, told.append)
+    submit_as_preferred(backend, Waiters(Admission()), asked, told.append)
     backend.dones[0](page())
 
     assert len(backend.asks) == 1

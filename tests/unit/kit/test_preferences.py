@@ -128,7 +128,7 @@ def test_a_list_without_end_is_refused_unread(name: bytes) -> None:
 def test_reads_may_be_partial_unless_their_definition_forbids_it() -> None:
     """`partial` is honoured by queries and aggregates; not by exports, by writes, or with a
     value, nor where the definition says `partial=False`."""
-    assert Honoured(b"partial", partial=True) == told(everybody, b"wait=5, partial")
+    assert Honoured(b"partial", partial=True) == told(everybody, b"respond-async, partial")
     for endpoint in (all_or_nobody, exactly, remove):
         assert Honoured() == told(endpoint, b"partial")
         assert [("Prefer", "unsupported-preference")] == refused(
