@@ -110,7 +110,7 @@ class TenantNode:
         answered: asyncio.Future[Any] = self.loop.create_future()
         names = [spec.name for spec in endpoint.parameters]
         mask = sum(1 << bit for bit, each in enumerate(names) if each in given)
-        key = given.pop("key", "")
+        key, about = given.pop("key", ""), given.pop("about", "")
         call = calls.Call(
             mask,
             [given[each] for each in names if each in given],
@@ -118,6 +118,7 @@ class TenantNode:
             principal="k1",
             idempotency_key=key,
             row_filter=None if row_filter is None else dict(row_filter),
+            about=about,
         )
         bucket = None
         if endpoint.kind == "mutation":

@@ -146,6 +146,17 @@ def test_every_read_answers_as_if_only_the_callers_rows_were_there(
                     assert b"of b" not in repr(answer).encode()
 
 
+@pytest.mark.parametrize("about", [calls.COUNT, calls.ESTIMATE])
+def test_a_count_counts_the_callers_rows(node: TenantNode, about: str) -> None:
+    """Either wall is enough: what is asked about a read tells no more than the read."""
+    filled(node, "a", "b")
+    every = {"ids": [str(n) for ids in ACCOUNTS.values() for n in ids]}
+    for tenant, row_filter in FILTERS.items():
+        for given in ({}, every):
+            part = node.ask("accounts", row_filter, about=about, **given)
+            assert part == calls.GroupPart([[len(ACCOUNTS[tenant]), 0]])
+
+
 def everything_of(node: TenantNode, tenant: str) -> list[Any]:
     """Return all rows of a tenant."""
     rows = []
