@@ -13,11 +13,10 @@ from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 from django.views.decorators.csrf import csrf_exempt
 
-from dispatcher_site.api.control.authentication import NEWEST
+from dispatcher_site.api.control.authentication import NEWEST, data_principal
 from dispatcher_site.api.refusals import problem_reply
-from modeldefs.kit.apps import serving_front
 from modeldefs.wire.exposition import CONTENT_TYPE, render
-from modeldefs.wire.keys import READ, Principal, key_of_header, parse_key, required_scope
+from modeldefs.wire.keys import READ, required_scope
 from modeldefs.wire.meter_files import MeterFolder
 from modeldefs.wire.metric_names import DISPATCHER, SCOPE_MODEL, SCOPE_NAME
 from modeldefs.wire.problems import Forbidden, MethodNotAllowed, Problem, Unauthorized
@@ -41,7 +40,10 @@ def metrics(request: HttpRequest) -> HttpResponse:
 def _check_caller(request: HttpRequest) -> None:
     header = request.headers.get("Authorization") or request.headers.get("X-Api-Key") or ""
     if header:
-        principal = _principal(header, str(request.META.get("REMOTE_ADDR") or ""))
+        client_host = str(request.META.get("REMOTE_ADDR") or "")
+        principal = data_principal(header, client_host) or NEWEST.ring().authenticate(
+            header, client_host, time.time()
+        )
         if not principal.may(SCOPE_MODEL, 1, SCOPE_NAME, READ):
             scope = required_scope(SCOPE_MODEL, "*", SCOPE_NAME, READ)
             raise Forbidden(f"the API key lacks the scope {scope}")
@@ -49,11 +51,3 @@ def _check_caller(request: HttpRequest) -> None:
     user: Any = request.user
     if not (user.is_active and user.is_staff):
         raise Unauthorized
-
-
-def _principal(header: str, client_host: str) -> Principal:
-    parsed = parse_key(key_of_header(header))
-    front = serving_front()
-    if parsed is not None and parsed.kind == "data" and front is not None:
-        return front.authenticate(header.encode("latin-1"), client_host)
-    return NEWEST.ring().authenticate(header, client_host, time.time())

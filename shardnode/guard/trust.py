@@ -113,7 +113,7 @@ class Trust:
         return CapabilityReader(audience=own.id, public_key=own.key.ed25519)
 
     def _look_at_age(self, state: KnownState) -> None:
-        if not state.meta.standalone:
+        if not state.meta.standalone and state.meta.keyring is not None:
             self.age.look(state.meta.keyring_generation)
 
     def _current(self, meta: ShardMeta) -> Keyring:

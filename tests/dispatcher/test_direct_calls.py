@@ -209,6 +209,17 @@ def test_the_map_is_known_by_its_tag_until_it_changes(mapped: str) -> None:
     }
 
 
+def test_metrics_are_told_to_a_capability_as_to_its_key() -> None:
+    """With the scope, and only where it was not narrowed away."""
+    key = make_key("control@*:metrics:read")
+    whole, narrow = (
+        _trade(key.text, **members).json()["capability"] for members in ({}, {"scopes": ["User"]})
+    )
+    statuses = [_caller(text).get("/metrics").status_code for text in (key.text, whole, narrow)]
+
+    assert statuses == [200, 200, 403]
+
+
 def test_who_may_read_the_map(mapped: str) -> None:
     """Any data key, also by a capability; control keys with the scope; nobody else."""
     del mapped

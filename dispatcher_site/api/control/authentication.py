@@ -24,13 +24,15 @@ from dispatcher_site.trust.actors import Actor
 from dispatcher_site.trust.middleware import request_id_of
 from dispatcher_site.trust.models import ApiKey
 from dispatcher_site.trust.roles import DESTROY, VIEW
-from modeldefs.wire.keys import READ, WRITE, Keyring, Principal, required_scope
-from modeldefs.wire.problems import Forbidden, Problem
+from modeldefs.kit.apps import serving_front
+from modeldefs.wire.keys import READ, WRITE, Keyring, Principal, key_of_header, required_scope
+from modeldefs.wire.problems import Forbidden, Problem, ShardUnavailable
 
 if TYPE_CHECKING:  # the framework's views import this module
     from rest_framework.views import APIView
 
 MODEL = "control"
+CONTROL_PREFIX = "spa_"
 
 
 class ControlCaller:
@@ -83,6 +85,22 @@ class CallerRefused(APIException):
     def __init__(self, failure: Exception) -> None:
         super().__init__()
         self.failure = failure
+
+
+def data_principal(header: str, client_host: str) -> Principal | None:
+    """Return who sent a header with a key, as a data endpoint of this process would; None for a
+    key of the control API.
+
+    Raises:
+        Unauthorized: It opens nothing here.
+        ShardUnavailable: This process does not know the keys.
+    """
+    if key_of_header(header).startswith(CONTROL_PREFIX):
+        return None
+    front = serving_front()
+    if front is None:
+        raise ShardUnavailable("this process serves no data")
+    return front.authenticate(header.encode("latin-1", "replace"), client_host)
 
 
 class ControlKeyAuthentication(BaseAuthentication):

@@ -24,16 +24,14 @@ from dispatcher_site.api.control.authentication import (
     AdminSessionAuthentication,
     ControlKeyAuthentication,
     MayControl,
+    data_principal,
 )
 from dispatcher_site.api.control.saying import Said, says
 from dispatcher_site.registry.services.capabilities import issue_capability
 from dispatcher_site.registry.services.routing_document import NEWEST
 from dispatcher_site.trust.pairing import dispatcher_identity
-from modeldefs.kit.apps import serving_front
-from modeldefs.wire.keys import Principal, key_of_header
-from modeldefs.wire.problems import ShardUnavailable
+from modeldefs.wire.keys import Principal
 
-CONTROL_PREFIX = "spa_"
 _TEXT = {"type": "string"}
 _CAPABILITY: dict[str, Any] = {
     "type": "object",
@@ -80,13 +78,10 @@ class DataKeyAuthentication(BaseAuthentication):
             ShardUnavailable: This process does not know the keys.
         """
         header = request.headers.get("Authorization") or request.headers.get("X-Api-Key") or ""
-        if not header or key_of_header(header).startswith(CONTROL_PREFIX):
+        if not header:
             return None
-        front = serving_front()
-        if front is None:
-            raise ShardUnavailable("this process serves no data")
-        client_host = str(request.META.get("REMOTE_ADDR") or "")
-        return DataCaller(front.authenticate(header.encode("latin-1"), client_host)), None
+        principal = data_principal(header, str(request.META.get("REMOTE_ADDR") or ""))
+        return None if principal is None else (DataCaller(principal), None)
 
     def authenticate_header(self, request: Request) -> str:
         """Name the scheme, so that a missing key is 401 and not 403."""
