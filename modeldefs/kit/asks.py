@@ -170,6 +170,7 @@ class Ask(msgspec.Struct, eq=False):
             rollback=self.prefers.rollback,
             condition=self.conditions.of_row() if self.conditions is not None else None,
             row_filter=self.principal.row_filter,
+            kid=self.principal.kid,
         )
 
     def many_call(
@@ -196,6 +197,7 @@ class Ask(msgspec.Struct, eq=False):
             hop=is_hop and not own,
             trace=self.trace.header if self.trace is not None else "",
             row_filter=self.principal.row_filter,
+            kid=self.principal.kid,
         )
 
     def item_keys(self) -> list[str]:

@@ -58,6 +58,7 @@ class Call(msgspec.Struct, array_like=True):
     about: str = ""  # not the endpoint's answer is wanted, but this about it
     # Of a read: the tag of the rows that the caller has, "" if it has none; None: it wants none.
     tag: str | None = None
+    kid: str = ""  # of a write: the key that called; of a read it is the principal
 
 
 class ManyCall(msgspec.Struct, array_like=True):
@@ -78,6 +79,7 @@ class ManyCall(msgspec.Struct, array_like=True):
     hop: bool = False
     trace: str = ""
     row_filter: dict[str, str] | None = None  # as of ``Call``
+    kid: str = ""
 
 
 class Replayed(NamedTuple):

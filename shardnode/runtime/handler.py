@@ -43,6 +43,7 @@ from modeldefs.wire.signing import NONCE_BYTES
 from modeldefs.wire.stream_server import Answer, StreamServer
 from modeldefs.wire.traceparent import parse_traceparent
 from shardnode.apps import current_node
+from shardnode.guard.stream_scopes import StreamScopes
 from shardnode.runtime.direct import LocalBackend
 from shardnode.runtime.executor import Cancel, Executor, Outcome, Place, encode_outcome
 from shardnode.runtime.filtered import FilteredRuns
@@ -98,6 +99,8 @@ class NodeHandler(EndpointHandler):
         self._config = node.config
         self._catalog = current_catalog()
         self._keeper, self._trust = node.keeper, node.trust
+        self._scopes = StreamScopes(lambda: self._trust.keyring)
+        self._keeper.on_change(self._scopes.forget)
         self._loop = asyncio.get_running_loop()
         tuning = settings.SHARDPOINT_TUNING
         names = [endpoint.name for endpoint in self._catalog.by_number]
@@ -250,6 +253,7 @@ class NodeHandler(EndpointHandler):
                 self._on_batch(endpoint, record, answer, begun)
                 return
             call = calls.decode_call(record.body)
+            self._scopes.check(call.kid or call.principal, endpoint)
         except Problem as problem:
             self._refuse(number, problem, perf_counter() - begun, answer)
             return
@@ -291,6 +295,7 @@ class NodeHandler(EndpointHandler):
         self, endpoint: ManyEndpoint, record: RequestRecord, answer: Answer, begun: float
     ) -> None:
         call = calls.decode_many(record.body)
+        self._scopes.check(call.kid, endpoint)
         deadline = self._loop.time() + record.deadline_ms / 1_000
 
         def done(outcome: Outcome) -> None:

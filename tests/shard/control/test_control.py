@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import json
 import os
@@ -20,16 +21,21 @@ import pytest
 from dispatcher_site.registry.services.enrolling import enrol
 from engine.databases import PostgresServer
 from engine.ports import free_port
+from modeldefs.kit.apps import current_catalog
 from modeldefs.kit.buckets import bucket_of
+from modeldefs.wire import calls
 from modeldefs.wire.enrolment import (
     Identity,
     enrolment_request,
     seal,
     verify_enrolment_answer,
 )
+from modeldefs.wire.frames import NO_BUCKET
+from modeldefs.wire.handshake import StreamIdentity
 from modeldefs.wire.keys import KeyEntry, Keyring, digest, mint_key
 from modeldefs.wire.problems import ShardUntrusted
 from modeldefs.wire.signing import sign_request, verify_response
+from modeldefs.wire.stream import StreamClient
 from shardnode.guard.keyring_age import FILE_NAME
 from shardnode.storage.naming import shard_names
 from tests.cluster.processes import await_true
@@ -179,7 +185,8 @@ def _wait(client: NodeClient, process: subprocess.Popen[bytes]) -> None:
 
 def test_node_obeys_its_dispatcher(new_node: NodeClient, tmp_path: Path) -> None:
     """Enrolled once, a node takes map, keyring and rows, and gives rows, counts and schema; its
-    keys are in force while the dispatcher says that they are the newest."""
+    keys are in force while the dispatcher says that they are the newest, and a call in the name of
+    a key gets no further than its scopes."""
     assert new_node.send("GET", "/_node/health")[0] == 401
     status, answer = new_node.enrol()
     assert (status, answer["standalone"]) == (200, True)
@@ -219,7 +226,8 @@ def test_node_obeys_its_dispatcher(new_node: NodeClient, tmp_path: Path) -> None
 
     minted, pepper = mint_key(), secrets.token_bytes(32)
     entry = KeyEntry(kid=minted.kid, digest=digest(pepper, minted.secret), scopes=("*",))
-    ring = Keyring([entry], {1: pepper}, generation=2).encode()
+    reader = KeyEntry(kid=mint_key().kid, digest="", scopes=("*:*:read",))
+    ring = Keyring([entry, reader], {1: pepper}, generation=2).encode()
     sealed = seal(new_node.pair_key, ring, generation=2, nonce=secrets.token_bytes(12))
     assert (
         new_node.call(
@@ -233,7 +241,65 @@ def test_node_obeys_its_dispatcher(new_node: NodeClient, tmp_path: Path) -> None
     status, body, _ = new_node.send("GET", "/get_user?id=2", headers=key)
     assert status == 421
     assert json.loads(body)["owner"] == {"shard": "c2", "url": "http://u2"}
+    _check_scopes_over_stream(new_node, minted.kid, reader.kid)
     _check_word_of_dispatcher(new_node, minted.text, tmp_path / "nodes" / "c1" / FILE_NAME)
+
+
+def _over_stream(node: NodeClient, asked: list[tuple[str, int, bytes]]) -> list[int]:
+    """Return the statuses of calls that go down a stream, as a front sends them."""
+    catalog = current_catalog()
+    identity = StreamIdentity(node.identity.id, "c1", catalog.bundle_id, node.pair_key)
+
+    async def run() -> list[int]:
+        client = StreamClient(
+            host="127.0.0.1", port=node.port, identity=identity, on_state=lambda *_: None
+        )
+        await client.start()
+        statuses = []
+        for name, bucket, body in asked:
+            came: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+            def done(status: int, _: bytes, came: asyncio.Future[int] = came) -> None:
+                came.set_result(status)
+
+            client.send(
+                endpoint=catalog.endpoints[name].number, flags=calls.JOINED, deadline_ms=20_000,
+                epoch=3, bucket=bucket, body=body, done=done,
+            )  # fmt: skip
+            statuses.append(await came)
+        await client.close()
+        return statuses
+
+    return asyncio.run(run())
+
+
+def _check_scopes_over_stream(node: NodeClient, all_may: str, reader: str) -> None:
+    """What the dispatcher says a key may do is looked at once more: a write in the name of one
+    that may only read is 403 and writes nothing; a read, and who may write, get through."""
+    bucket = bucket_of(1)
+    values = ["1", "X", "B", "C", "D", "E"]
+    columns: list[list[str | None]] = [[value] for value in values]
+
+    def delete(kid: str) -> bytes:
+        return calls.encode(calls.Call(0b1, ["1"], principal="who", kid=kid))
+
+    asked = [
+        ("delete_user", bucket, delete(reader)),
+        ("get_user", bucket, calls.encode(calls.Call(0b1, ["1"], 1, None, reader))),
+        ("delete_user", bucket, delete(all_may)),
+        (
+            "insert_users",
+            NO_BUCKET,
+            calls.encode(calls.ManyCall(columns, [bucket], [3], kid=reader)),
+        ),
+        (
+            "insert_user",
+            bucket,
+            calls.encode(calls.Call(0b111111, values, principal="who", kid=all_may)),
+        ),
+    ]
+
+    assert [403, 200, 200, 403, 200] == _over_stream(node, asked)
 
 
 def _lets_in(node: NodeClient, key: str) -> int:
