@@ -16,6 +16,8 @@ from typing import Any
 from modeldefs.kit.endpoints import Endpoint
 from modeldefs.wire.keys import READ, WRITE, Keyring, required_scope, scope_allows
 from modeldefs.wire.problems import Forbidden, ShardUnavailable
+from shardnode.guard.keeper import Keeper
+from shardnode.guard.trust import Trust
 
 KEYS_REMEMBERED_MAX = 4_096
 
@@ -26,6 +28,13 @@ class StreamScopes:
     def __init__(self, keyring: Callable[[], Keyring]) -> None:
         self._keyring = keyring
         self._allowed: dict[str, set[int]] = {}
+
+    @classmethod
+    def of(cls, trust: Trust, keeper: Keeper) -> StreamScopes:
+        """Return what decides by the keys of a node, those of the moment."""
+        scopes = cls(lambda: trust.keyring)
+        keeper.on_change(scopes.forget)
+        return scopes
 
     def forget(self, *_: object) -> None:
         """Decide anew: what is known of keys has changed. Called in any thread."""

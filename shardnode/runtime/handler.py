@@ -99,8 +99,7 @@ class NodeHandler(EndpointHandler):
         self._config = node.config
         self._catalog = current_catalog()
         self._keeper, self._trust = node.keeper, node.trust
-        self._scopes = StreamScopes(lambda: self._trust.keyring)
-        self._keeper.on_change(self._scopes.forget)
+        self._scopes = StreamScopes.of(node.trust, node.keeper)
         self._loop = asyncio.get_running_loop()
         tuning = settings.SHARDPOINT_TUNING
         names = [endpoint.name for endpoint in self._catalog.by_number]
