@@ -110,8 +110,8 @@ def test_a_shorter_time_may_be_asked_for(asked: int, given: int) -> None:
     [
         ({"scopes": ["User:*:delete"]}, "malformed-scope", "/scopes/0"),
         ({"scopes": "User"}, "wrong-type", "/scopes"),
-        ({"lifetime_s": 0}, "wrong-type", "/lifetime_s"),
-        ({"owner": "me"}, "wrong-type", "/owner"),
+        ({"lifetime_s": 0}, "out-of-range", "/lifetime_s"),
+        ({"owner": "me"}, "unknown-parameter", "/owner"),
     ],
 )
 def test_what_makes_no_sense_is_refused(members: dict[str, Any], code: str, pointer: str) -> None:
