@@ -362,8 +362,8 @@ def test_a_stale_map_costs_a_refresh_and_a_hop(guarded: Cluster, smart: SmartCli
 
 
 def test_a_row_filter_holds_at_the_front_and_at_nodes(guarded: Cluster, callers: Callers) -> None:
-    """A key made with a filter reads, counts, exports and writes its own rows only; what cannot
-    be filtered is 403; rows of others stay. A field that nothing filters by is refused."""
+    """A key made with a filter reads, counts and exports its own rows only; what cannot be
+    filtered is 403. A field that nothing filters by is refused."""
     environment = {"RUN_DIR": str(guarded.run_dir), **DEFINITIONS}
     create = ("key", "create", "--scope", "*", "--json", "--filter")
     made = json.loads(run_manage((*create, "tenant=a"), environment).stdout)
@@ -376,11 +376,8 @@ def test_a_row_filter_holds_at_the_front_and_at_nodes(guarded: Cluster, callers:
     _knows(guarded, callers, made["key"], "/how_many")
     headers = {"X-Api-Key": made["key"], **PARTIAL}
 
-    def ask(url: str, path: str, body: Any = None, **more: str) -> requests.Response:
-        method = "GET" if body is None else "POST"
-        return requests.request(
-            method, url + path, json=body, headers={**headers, **more}, timeout=30
-        )
+    def ask(url: str, path: str, **more: str) -> requests.Response:
+        return requests.get(url + path, headers={**headers, **more}, timeout=30)
 
     assert {"tenant": "a"} == made["row_filter"]
     assert wrong.returncode != 0
@@ -396,17 +393,6 @@ def test_a_row_filter_holds_at_the_front_and_at_nodes(guarded: Cluster, callers:
         assert (403, "forbidden") == _refusal(ask(url, "/logs"))
         seen |= {row["id"] for row in page if url != guarded.url}
     assert {row["id"] for row in rows if row["tenant"] == "a"} == seen
-    front = guarded.url
-    assert ask(front, "/account?id=1").json() is None
-    assert "a" == ask(front, "/account?id=2").json()["tenant"]
-    assert 404 == ask(front, "/rename_it", {"id": "1", "name": "x"}).status_code
-    assert b"0" in ask(front, "/slowly_close", {"id": "1"}).content
-    foreign = {"id": "99", "tenant": "b", "name": "x"}
-    assert (403, "forbidden") == _refusal(ask(front, "/open_account", foreign))
-    assert (403, "forbidden") == _refusal(ask(front, "/log", {"id": "1", "text": "x"}))
-    assert 200 == ask(front, "/slowly_rename", {"id": "2", "name": "new"}).status_code
-    assert "1" == guarded.get("/account", id=1).json()["name"]
-    assert guarded.get("/account", id=99).json() is None
 
 
 def _refusal(answer: requests.Response) -> tuple[int, str]:
