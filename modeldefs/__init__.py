@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from modeldefs.kit.errors import DefinitionError
     from modeldefs.kit.models import Document, Reference
     from modeldefs.kit.results import Groups, Page
+    from modeldefs.kit.versions import Version
 
 _HOMES = {
     "Cache": "modeldefs.kit.caching",
@@ -34,6 +35,7 @@ _HOMES = {
     "highest": "modeldefs.kit.aggregates",
     "DefinitionError": "modeldefs.kit.errors",
     "Problem": "modeldefs.kit.declared_problems",
+    "Version": "modeldefs.kit.versions",
 }
 
 _NAMES_THERE = {"Problem": "DeclaredProblem"}
@@ -46,6 +48,7 @@ __all__ = [
     "Page",
     "Problem",
     "Reference",
+    "Version",
     "aggregate",
     "count",
     "highest",

@@ -27,6 +27,7 @@ from modeldefs.kit.plans import ReadPlan, filtered_plan, read_plan
 from modeldefs.kit.row_filters import Fields, filter_errors, filtering
 from modeldefs.kit.row_versions import check_required
 from modeldefs.kit.tracing import presence_sets
+from modeldefs.kit.versions import Version, declared_versions
 from modeldefs.kit.write_plans import WritePlan, write_plan
 
 PLANS_MAX = 4_096
@@ -44,6 +45,7 @@ class Catalog:
     plans: dict[tuple[str, frozenset[str]], ReadPlan] = field(default_factory=dict)
     writes: dict[tuple[str, frozenset[str]], WritePlan | str] = field(default_factory=dict)
     filtered: dict[tuple[str, frozenset[str], Fields], Any] = field(default_factory=dict)
+    older: dict[str, tuple[type[Version], ...]] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         return f"Catalog({', '.join(self.packages)}, bundle {self.bundle_id[:12]})"
@@ -133,6 +135,11 @@ class Catalog:
             raise KeyError(f"there is no model {name!r}; there are {', '.join(self.models)}")
         return self.models[name]
 
+    def numbers(self, model: str) -> tuple[int, ...]:
+        """Return the versions of a model that are served here, oldest first; the last is its head."""
+        older = tuple(version.number for version in self.older.get(model, ()))
+        return (*older, int(self.models[model].shard.version))
+
     def in_fk_order(self) -> list[Any]:
         """Return the models so that each comes after those its foreign keys point to."""
         ordered: list[Any] = []
@@ -178,6 +185,7 @@ def load_catalog(packages: Sequence[str]) -> Catalog:
         endpoint.resolve()
         endpoint.number = number
     catalog = Catalog(tuple(packages), declared, endpoints, bundle_id(packages))
+    catalog.older = declared_versions(_versions(modules), declared)
     problems: dict[str, Any] = {}
     for endpoint in endpoints.values():
         _check_endpoint(catalog, endpoint, problems)
@@ -224,6 +232,17 @@ def _models(modules: Sequence[ModuleType]) -> dict[str, Any]:
                 )
             found[value.__name__] = value
     return dict(sorted(found.items()))
+
+
+def _versions(modules: Sequence[ModuleType]) -> list[type[Version]]:
+    return [
+        value
+        for module in modules
+        for value in vars(module).values()
+        if isinstance(value, type)
+        and issubclass(value, Version)
+        and value.__module__ == module.__name__
+    ]
 
 
 def _endpoints(modules: Sequence[ModuleType]) -> dict[str, Endpoint[Any, Any]]:
