@@ -21,6 +21,7 @@ from dispatcher_site.gateway.response_cache import ResponseCache
 from dispatcher_site.gateway.routing_state import RoutingKeeper, RoutingState
 from dispatcher_site.gateway.streams import Streams
 from dispatcher_site.health.rollups import roll_up_all
+from dispatcher_site.registry.services.versions import note_versions_used, use_key
 from modeldefs.kit.apps import current_catalog
 from modeldefs.kit.front import DataFront
 from modeldefs.kit.handler import EndpointHandler
@@ -49,6 +50,7 @@ class FrontHandler(EndpointHandler):
             on_change=self._follow, keys_age_s_max=settings.SHARDPOINT_TUNING.keys_age_s_max
         )
         self._last_used = LastUsed()
+        self._versions_used = LastUsed(write=note_versions_used)
         self._minutes: asyncio.Task[None] | None = None
         self._quotas = Quotas(clock=time.monotonic)
         self._quota_sync: QuotaSync | None = None
@@ -57,6 +59,11 @@ class FrontHandler(EndpointHandler):
     def _follow(self, state: RoutingState) -> None:
         self._streams.follow(state)
         self._quotas.forget_others(state.keyring.kids)
+        if self.front is not None:
+            self.front.versions.follow(state.keyring.book)
+
+    def _note_version(self, kid: str, model: str, number: int) -> None:
+        self._versions_used.seen[use_key(kid, model, number)] = ""
 
     def _authenticate(self, header: bytes | None, client_host: str) -> Principal:
         principal = self._keeper.state.keyring.authenticate(header, client_host, time.time())
@@ -76,6 +83,7 @@ class FrontHandler(EndpointHandler):
         )
         self._quota_sync.start()
         self._last_used.start()
+        self._versions_used.start()
         backend = ShardsBackend(keeper=self._keeper, streams=self._streams)
         backend.cache = self._cache = ResponseCache(
             Redis.from_url(settings.ENVIRONMENT.redis_url, max_connections=16, retry=None),
@@ -83,17 +91,18 @@ class FrontHandler(EndpointHandler):
             clock=time.time,
             forward=backend.forward,
         )
-        self.install(
-            DataFront(
-                catalog=self._catalog,
-                backend=backend,
-                authenticate=self._authenticate,
-                cursor_key=cursor_key(settings.SECRET_KEY),
-                clock=time.time,
-                watch=self._watch,
-                quotas=self._quotas,
-            )
+        front = DataFront(
+            catalog=self._catalog,
+            backend=backend,
+            authenticate=self._authenticate,
+            cursor_key=cursor_key(settings.SECRET_KEY),
+            clock=time.time,
+            watch=self._watch,
+            quotas=self._quotas,
         )
+        front.versions.note_use = self._note_version
+        front.versions.follow(self._keeper.state.keyring.book)
+        self.install(front)
 
     async def stopped(self) -> None:
         """Close the streams and leave the counts behind."""
@@ -104,6 +113,7 @@ class FrontHandler(EndpointHandler):
         if self._cache is not None:
             await self._cache.close()
         await self._last_used.stop()
+        await self._versions_used.stop()
         await self._keeper.stop()
         await self._streams.close()
         self._watch.stop()

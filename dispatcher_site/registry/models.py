@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from django.db import models
 from django.db.models import F, Q
+from django.utils import timezone
 
 from modeldefs.kit.buckets import BUCKET_COUNT
 
@@ -154,10 +155,21 @@ class ModelDefinition(models.Model):
 class ModelVersion(models.Model):
     """A shape of a model."""
 
+    class State(models.TextChoices):
+        """What clients are told of it: ``modeldefs.wire.versions``."""
+
+        LIVE = "live"
+        DEPRECATED = "deprecated"
+        RETIRED = "retired"
+
     model = models.ForeignKey(ModelDefinition, on_delete=models.PROTECT, related_name="versions")
     number = models.PositiveIntegerField()
     schema_hash = models.CharField(max_length=64)
-    state = models.CharField(max_length=16, default="live")
+    state = models.CharField(max_length=16, choices=State, default=State.LIVE)
+    since = models.DateTimeField(default=timezone.now, help_text="When it became the newest.")
+    deprecated_at = models.DateTimeField(null=True, blank=True)
+    sunset = models.DateTimeField(null=True, blank=True, help_text="When it is to be retired.")
+    notice = models.TextField(blank=True, default="", help_text="Where people read about that.")
 
     class Meta:
         ordering = ["model", "-number"]
@@ -167,6 +179,53 @@ class ModelVersion(models.Model):
 
     def __str__(self) -> str:
         return f"{self.model_id}@{self.number}"
+
+
+class VersionUse(models.Model):
+    """When a key last got an answer in an older version of a model."""
+
+    kid = models.CharField(max_length=10)
+    model = models.CharField(max_length=100)
+    number = models.PositiveIntegerField()
+    last_used_at = models.DateTimeField()
+
+    class Meta:
+        ordering = ["model", "number", "-last_used_at"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["model", "number", "kid"], name="one_row_per_key_and_version"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.kid} {self.model}@{self.number}"
+
+
+class Contract(models.Model):
+    """What an endpoint promised in one version, known by its hash; kept when it changes."""
+
+    hash = models.CharField(max_length=32, primary_key=True)
+    endpoint = models.CharField(max_length=100)
+    version = models.PositiveIntegerField()
+    document = models.JSONField()
+    breaks = models.JSONField(
+        default=list, blank=True, help_text="What today's contract breaks of it."
+    )
+    is_current = models.BooleanField(default=True)
+    created = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["endpoint", "-version", "-created"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["endpoint", "version"],
+                condition=Q(is_current=True),
+                name="one_current_contract_per_endpoint_version",
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.endpoint}@{self.version} {self.hash}"
 
 
 class Endpoint(models.Model):

@@ -6,8 +6,11 @@ a Postgres trigger refuses to change or delete one, whoever asks.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from django.db import models
 from django.db.models import Q
+from django.utils import timezone
 
 
 class ApiKey(models.Model):
@@ -35,6 +38,8 @@ class ApiKey(models.Model):
     window_s = models.PositiveIntegerField(null=True, blank=True)
     burst = models.PositiveIntegerField(null=True, blank=True)
     concurrency = models.PositiveIntegerField(null=True, blank=True)
+    # What it means by no version: modeldefs.wire.versions. Nothing: the newest.
+    pin = models.CharField(max_length=40, blank=True, default="")
     not_before = models.DateTimeField(null=True, blank=True)
     expires_at = models.DateTimeField(null=True, blank=True)
     revoked_at = models.DateTimeField(null=True, blank=True)
@@ -56,6 +61,12 @@ class ApiKey(models.Model):
 
     def __str__(self) -> str:
         return f"{self.prefix}{self.kid}"
+
+
+def live_keys(kinds: Iterable[str]) -> models.QuerySet[ApiKey]:
+    """Return the keys of some kinds that are neither revoked nor expired."""
+    unexpired = Q(expires_at__isnull=True) | Q(expires_at__gt=timezone.now())
+    return ApiKey.objects.filter(unexpired, kind__in=list(kinds), revoked_at__isnull=True)
 
 
 class AuditEntry(models.Model):

@@ -256,6 +256,7 @@ class Served:
         "endpoint",
         "export_reader",
         "head",
+        "is_fixed",
         "is_quick",
         "is_row",
         "is_single",
@@ -272,6 +273,7 @@ class Served:
         "row",
         "verb",
         "version",
+        "version_headers",
     )
     reader: RequestReader | ManyReader
     quick: QuickRequests | QuickMany
@@ -298,6 +300,10 @@ class Served:
         self.names = [spec.name for spec in endpoint.parameters]
         self.model = endpoint.model.__name__
         self.version = endpoint.version
+        self.is_fixed = False  # does its path name the version?
+        self.version_headers: Sequence[tuple[bytes, bytes]] = (
+            (b"api-version", b"%d" % self.version),
+        )
         self.verb = "write" if endpoint.kind == "mutation" else "read"
         self.key_parameter = shard_key_parameter(endpoint) if self.verb == "write" else ""
         self.needs_match = endpoint.options.if_match == "required"

@@ -136,7 +136,7 @@ class Catalog:
         return self.models[name]
 
     def numbers(self, model: str) -> tuple[int, ...]:
-        """Return the versions of a model that are served here, oldest first; the last is its head."""
+        """Return the versions of a model that are served here, oldest first, the head last."""
         older = tuple(version.number for version in self.older.get(model, ()))
         return (*older, int(self.models[model].shard.version))
 

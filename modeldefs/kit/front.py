@@ -7,7 +7,6 @@ backend alone: it gets a whole, checked ask and gives back one outcome.
 
 from __future__ import annotations
 
-import difflib
 import itertools
 import logging
 import re
@@ -38,6 +37,7 @@ from modeldefs.kit.request_headers import (
     headers_of,
 )
 from modeldefs.kit.reuse_replies import reused_reply
+from modeldefs.kit.served_versions import ServedVersions
 from modeldefs.kit.traces import Trace
 from modeldefs.kit.waiting import Waiters
 from modeldefs.kit.watching import Watch
@@ -48,7 +48,6 @@ from modeldefs.wire.problems import (
     Internal,
     Overloaded,
     Problem,
-    UnknownEndpoint,
 )
 
 logger = logging.getLogger(__name__)
@@ -103,7 +102,6 @@ class DataFront:
         watch: Watch | None = None,
     ) -> None:
         self.quotas = quotas
-        self._catalog = catalog
         self._backend = backend
         self.authenticate = authenticate
         self._reader = AskReader(
@@ -116,19 +114,18 @@ class DataFront:
         preferred = partial(submit_as_preferred, backend, Waiters(watch.admission))
         self._ways = (preferred, backend.submit)
         self._unknown_row = watch.row()
-        self.by_path = {
-            served.path: served
-            for served in (
-                Served(each, watch.row(each.name)) for each in catalog.endpoints.values()
-            )
-        }
+        heads = [Served(each, watch.row(each.name)) for each in catalog.endpoints.values()]
+        self.versions = ServedVersions(catalog, heads, clock=clock)
+        self.by_path = self.versions.by_path
         self._ids = itertools.count()
         self._id_prefix = secrets.token_hex(6)
 
     def claims(self, path: bytes) -> bool:
         """Is the path that of a data endpoint, or of one that somebody misspelt?"""
-        return path in self.by_path or (
-            _ENDPOINT_PATH.match(path) is not None and path[1:].decode() not in RESERVED_PATHS
+        return (
+            path in self.by_path
+            or (_ENDPOINT_PATH.match(path) is not None and path[1:].decode() not in RESERVED_PATHS)
+            or self.versions.claims(path)
         )
 
     def answer(self, request: HttpRequest, reply: Reply) -> Cancel | None:
@@ -210,7 +207,7 @@ class DataFront:
             headers.settle()
         # Behind the key: who has none learns no name, neither what there is nor what it answers.
         if served is None:
-            raise self._unknown(request.path)
+            raise self.versions.unknown(request.path)
         if request.method == b"OPTIONS":
             return HttpReply(204, b"", [(b"allow", served.allow.encode())])
         admission = self.admission
@@ -218,10 +215,9 @@ class DataFront:
         is_busy = admission.in_flight >= admission.scatters_max
         if is_busy and not admission.admits(is_write=served.verb == "write"):
             raise Overloaded(retry_after_ms=RETRY_AFTER_MS)
-        reader = self._reader
-        ask = reader.quick(served, request, headers, principal, request_id) or reader.ask(
+        ask = self._reader.quick(
             served, request, headers, principal, request_id
-        )
+        ) or self._looked_at(served, request, headers, principal, request_id)
         if is_busy and ask.is_scatter and not admission.admits(is_scatter=True):
             raise Overloaded(retry_after_ms=RETRY_AFTER_MS)
         if limited is not None:
@@ -249,6 +245,23 @@ class DataFront:
             watch.count_other(row, ask.served, request, answered, took_s, ask)
         return answered
 
+    def _looked_at(
+        self,
+        served: Served,
+        request: HttpRequest,
+        headers: RequestHeaders,
+        principal: Principal,
+        request_id: str,
+    ) -> Ask:
+        """Return the ask of a request in the version that it means."""
+        served = self.versions.choose(served, headers, principal)
+        try:
+            return self._reader.ask(served, request, headers, principal, request_id)
+        except Problem as problem:
+            told = [(name.decode(), value.decode()) for name, value in served.version_headers]
+            problem.headers = (*problem.headers, *told)
+            raise
+
     def _reply(self, ask: Ask, outcome: Outcome, request: HttpRequest) -> HttpReply:
         try:
             make = self._replies.reply
@@ -269,12 +282,6 @@ class DataFront:
             return problem_reply(fault, path, request_id)
         logger.error("request.failed", exc_info=fault, extra={"request_id": request_id})
         return problem_reply(Internal(), path, request_id)
-
-    def _unknown(self, path: bytes) -> UnknownEndpoint:
-        name = path[1:].decode("ascii", "replace")
-        near = difflib.get_close_matches(name[:100], self._catalog.endpoints, n=1)
-        hint = f": did you mean {near[0]!r}?" if near else ""
-        return UnknownEndpoint(f"there is no endpoint {name!r}{hint}")
 
 
 def _trace_refusal(request: HttpRequest, reply: HttpReply, begun: float) -> None:

@@ -56,7 +56,7 @@ def unknown_endpoints() -> URLPattern:
     """
     reserved = "|".join(re.escape(name) for name in sorted(RESERVED_PATHS))
     return re_path(
-        rf"^(?!(?:{reserved})\Z)[A-Za-z][A-Za-z0-9_]{{0,99}}\Z",
+        rf"^(?!(?:{reserved})\Z)(?:v[1-9][0-9]{{0,5}}/)?[A-Za-z][A-Za-z0-9_]{{0,99}}\Z",
         csrf_exempt(_view("unknown")),  # a key is asked for, no cookie
     )
 

@@ -75,7 +75,7 @@ class ReplyMaker:
     def _reply(self, ask: Ask, outcome: Answer, request: HttpRequest) -> HttpReply:
         served = ask.served
         if isinstance(outcome, Problem):
-            return problem_reply(outcome, request.path, ask.request_id)
+            return _refused(ask, outcome, request)
         if isinstance(outcome, LinesOutcome):
             return self._lines_reply(ask, outcome, request)
         head = b"%b%b\r\n" % (served.head, ask.request_id.encode())
@@ -106,7 +106,7 @@ class ReplyMaker:
             # Where a shard is missing nobody knows whether there is such a row.
             is_known = not shards.missing
             absent = NotFound() if is_known else ShardUnavailable(shards=shards.missing)
-            return problem_reply(absent, request.path, ask.request_id)
+            return _refused(ask, absent, request)
         value = outcome.rows or b"null"
         is_whole = not shards.missing and shards.coverage == 1
         etag = etag_of(ask, value)
@@ -125,7 +125,7 @@ class ReplyMaker:
             if outcome.lagging and len(cursor) > CURSOR_LENGTH_MAX:
                 # Never a page whose missing rows no cursor leads to.
                 unavailable = ShardUnavailable(shards=outcome.shards.missing)
-                return problem_reply(unavailable, request.path, ask.request_id)
+                return _refused(ask, unavailable, request)
             if not outcome.rows:
                 head += b"retry-after: 1\r\n"
             following = b'"' + cursor.encode() + b'"'
@@ -160,12 +160,19 @@ class ReplyMaker:
         outcome.export.last_line = last_line
         headers = [
             *_LINES_HEADERS,
-            (b"api-version", b"%d" % ask.served.version),
+            *ask.served.version_headers,
             (b"x-request-id", ask.request_id.encode()),
         ]
         if outcome.shards.coverage < 1:
             headers.append((b"shardpoint-coverage", b"%.6g" % outcome.shards.coverage))
         return StreamReply(headers, outcome.export)
+
+
+def _refused(ask: Ask, problem: Problem, request: HttpRequest) -> ProblemReply:
+    """Return the reply for what went wrong after a version was chosen."""
+    reply = problem_reply(problem, request.path, ask.request_id)
+    reply.headers.extend(ask.served.version_headers)
+    return reply
 
 
 def cursor_binding(served: Served, values: dict[str, Any], principal: Principal) -> bytes:

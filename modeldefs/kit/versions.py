@@ -79,7 +79,7 @@ def _refuse_shape(version: type[Version], where: str) -> None:
     if differing:
         raise DefinitionError(
             "version-with-shape",
-            f"declares {', '.join(differing)}: a version with columns of its own is not served yet",
+            f"declares {', '.join(differing)}: versions with columns of their own are not served",
             fix="keep the columns in the model, and only the docstring in the version",
             where=where,
         )

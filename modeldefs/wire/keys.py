@@ -33,6 +33,7 @@ import msgspec
 
 from modeldefs.wire.problems import Unauthorized
 from modeldefs.wire.quotas import KeyLimits
+from modeldefs.wire.versions import NO_BOOK, VersionBook
 
 if TYPE_CHECKING:
     from modeldefs.wire.capabilities import CapabilityReader
@@ -211,6 +212,7 @@ class KeyEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     cidrs: tuple[str, ...] = ()
     limits: KeyLimits | None = None
     row_filter: dict[str, str] | None = None
+    pin: str = ""  # what the key means by no version at all: wire.versions
 
 
 class KeyringDocument(msgspec.Struct, frozen=True, kw_only=True):
@@ -219,6 +221,7 @@ class KeyringDocument(msgspec.Struct, frozen=True, kw_only=True):
     generation: int
     pepper: dict[str, str]
     keys: tuple[KeyEntry, ...]
+    book: VersionBook = NO_BOOK
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,6 +238,9 @@ class Principal:
     row_filter: dict[str, str] | None = None  # by field the one value its rows must have
     # Whose a cursor or an idempotency key is: what one row filter has shown is not for another.
     identity: str = field(init=False, default="")
+    pin: str = ""
+    # What it may read without a closer look: kept by kit.served_versions.
+    plain: set[object] = field(default_factory=set, repr=False, compare=False, hash=False)
     _decisions: dict[tuple[str, int | str, str, str], bool] = field(
         default_factory=dict, repr=False, compare=False, hash=False
     )
@@ -297,8 +303,10 @@ class Keyring:
         *,
         generation: int = 0,
         capabilities: CapabilityReader | None = None,
+        book: VersionBook = NO_BOOK,
     ) -> None:
         self.generation = generation
+        self.book = book  # what is known of versions: where keys are known, so is that
         self._capabilities = capabilities
         self._entries = {entry.kid: entry for entry in entries}
         self._peppers = dict(peppers or {})
@@ -321,7 +329,7 @@ class Keyring:
         """
         known = msgspec.json.decode(document, type=KeyringDocument)
         peppers = {int(version): bytes.fromhex(pepper) for version, pepper in known.pepper.items()}
-        return cls(known.keys, peppers, generation=known.generation)
+        return cls(known.keys, peppers, generation=known.generation, book=known.book)
 
     def accepting(self, capabilities: CapabilityReader) -> Keyring:
         """Return a keyring of the same keys that takes capabilities for them too."""
@@ -330,6 +338,7 @@ class Keyring:
             self._peppers,
             generation=self.generation,
             capabilities=capabilities,
+            book=self.book,
         )
 
     def entry(self, kid: str) -> KeyEntry | None:
@@ -343,6 +352,7 @@ class Keyring:
                 generation=self.generation,
                 pepper={str(v): self._peppers[v].hex() for v in sorted(self._peppers)},
                 keys=tuple(self._entries[kid] for kid in sorted(self._entries)),
+                book=self.book,
             )
         )
 
@@ -405,6 +415,7 @@ def proven(entry: KeyEntry, within: tuple[str, ...] | None = None) -> Proven:
         entry.limits,
         within,
         entry.row_filter,
+        entry.pin,
     )
     expires = float("inf") if entry.expires is None else entry.expires
     networks = tuple(ip_network(cidr) for cidr in entry.cidrs)

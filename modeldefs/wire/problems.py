@@ -179,6 +179,20 @@ class ContractMismatch(Problem):
     status = 409
 
 
+class UnknownVersion(Problem):
+    """There is no such version of the endpoint's model."""
+
+    code = "unknown-version"
+    status = 400
+
+
+class VersionConflict(Problem):
+    """The path names another version than `Api-Version`."""
+
+    code = "version-conflict"
+    status = 400
+
+
 class VersionRetired(Problem):
     """This version of the model is no longer served."""
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 from modeldefs.wire.capabilities import CapabilityReader
@@ -52,6 +53,7 @@ class Trust:
         self._folder = folder
         self._pair: tuple[str, str, bytes] | None = None
         self._keyring: tuple[tuple[bool, int], Keyring] | None = None
+        self.on_keyring: Callable[[Keyring], None] | None = None  # told of each new generation
 
     @property
     def enrolled(self) -> EnrolledDispatcher | None:
@@ -89,6 +91,8 @@ class Trust:
         version = (meta.standalone, meta.keyring_generation)
         if self._keyring is None or self._keyring[0] != version:
             self._keyring = (version, self._current(meta))
+            if self.on_keyring is not None:
+                self.on_keyring(self._keyring[1])
         return self._keyring[1]
 
     def open_keyring(self, sealed: bytes, *, generation: int) -> Keyring:

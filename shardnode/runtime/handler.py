@@ -179,18 +179,19 @@ class NodeHandler(EndpointHandler):
         await self._many.open()
         secret = self._config.rw_dsn.encode()
         label = b"shardpoint node cursor %d" % FORMAT
-        self.install(
-            DataFront(
-                catalog=self._catalog,
-                backend=LocalBackend(executor=self._executor, keeper=self._keeper),
-                authenticate=self._authenticate,
-                cursor_key=hmac.digest(secret, label, hashlib.sha256),
-                clock=time.time,
-                watch=self._watch,
-                # Nodes do not know of each other: each counts alone, its workers a share each.
-                quotas=Quotas(clock=time.monotonic, share=max(1, self._config.workers)),
-            )
+        front = DataFront(
+            catalog=self._catalog,
+            backend=LocalBackend(executor=self._executor, keeper=self._keeper),
+            authenticate=self._authenticate,
+            cursor_key=hmac.digest(secret, label, hashlib.sha256),
+            clock=time.time,
+            watch=self._watch,
+            # Nodes do not know of each other: each counts alone, its workers a share each.
+            quotas=Quotas(clock=time.monotonic, share=max(1, self._config.workers)),
         )
+        self._trust.on_keyring = lambda keyring: front.versions.follow(keyring.book)
+        front.versions.follow(self._trust.keyring.book)
+        self.install(front)
 
     async def stopped(self) -> None:
         """Finish what runs and close the lanes."""

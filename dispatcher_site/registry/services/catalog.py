@@ -12,7 +12,8 @@ import json
 from django.db import models, transaction
 
 from dispatcher_site.registry.models import Endpoint, ModelDefinition, ModelVersion
-from dispatcher_site.registry.services.counters import raise_routing
+from dispatcher_site.registry.services.contracts import record_contracts
+from dispatcher_site.registry.services.counters import raise_keyring
 from dispatcher_site.trust import audit
 from dispatcher_site.trust.actors import Actor
 from modeldefs.kit.apps import current_catalog
@@ -47,11 +48,11 @@ def _record_models(catalog: Catalog) -> None:
                 "active": True,
             },
         )
-        ModelVersion.objects.update_or_create(
-            model=definition,
-            number=options.version,
-            defaults={"schema_hash": schema_hash(model), "state": "live"},
-        )
+        for number in catalog.numbers(name):
+            # What was decided about a version (deprecated, retired) is not the code's to undo.
+            ModelVersion.objects.update_or_create(
+                model=definition, number=number, defaults={"schema_hash": schema_hash(model)}
+            )
     ModelDefinition.objects.exclude(name__in=list(catalog.models)).update(active=False)
 
 
@@ -82,11 +83,12 @@ def record_catalog(*, actor: Actor, catalog: Catalog) -> bool:
         return False
     _record_models(catalog)
     _record_endpoints(catalog)
+    record_contracts(catalog)
     audit.record(
         actor=actor,
         action="definitions.record",
         target=catalog.bundle_id,
         after={"models": sorted(catalog.models), "endpoints": sorted(catalog.endpoints)},
     )
-    raise_routing()
+    raise_keyring()  # beside the keys sites get what is known of versions and contracts
     return True

@@ -1,4 +1,4 @@
-"""Making, rotating and revoking API keys.
+"""Making, pinning, rotating and revoking API keys.
 
 A secret exists in memory only, between minting and the one answer that shows it. Every change
 raises the keyring's generation and leaves an outbox row, so that fronts and nodes learn of a
@@ -7,24 +7,25 @@ revocation within seconds.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from ipaddress import ip_network
 
 from django.db import transaction
-from django.db.models import Q
 from django.utils import timezone
 
 from dispatcher_site.registry.services.counters import keyring_generation, raise_keyring
 from dispatcher_site.registry.services.row_filters import checked_filter
+from dispatcher_site.registry.services.versions import version_book
 from dispatcher_site.trust import audit
 from dispatcher_site.trust.actors import Actor
-from dispatcher_site.trust.models import ApiKey
+from dispatcher_site.trust.models import ApiKey, live_keys
 from dispatcher_site.trust.peppers import newest_pepper, peppers
 from modeldefs.wire.keys import PREFIXES, KeyEntry, Keyring, digest, mint_key, parse_scope
 from modeldefs.wire.problems import Conflict, InputError, InvalidRequest, NotFound
 from modeldefs.wire.quotas import KeyLimits, LimitsMalformed, checked_limits
+from modeldefs.wire.versions import NO_BOOK, PinMalformed, VersionWord, pin_text, read_pin
 
 LIFETIME_DEFAULT = timedelta(days=90)
 OVERLAP_DEFAULT = timedelta(days=7)
@@ -102,6 +103,7 @@ def _facts(key: ApiKey) -> dict[str, object]:
         "cidrs": key.cidrs,
         "row_filter": key.row_filter,
         "limits": asdict(limits_of(key)),
+        "pin": key.pin,
         "expires_at": key.expires_at.isoformat() if key.expires_at else None,
         "revoked_at": key.revoked_at.isoformat() if key.revoked_at else None,
     }
@@ -137,6 +139,7 @@ def create_key(
     never_expires: bool = False,
     limits: Limits = NO_LIMITS,
     row_filter: Mapping[str, str] | None = None,
+    pin: str | None = None,
 ) -> CreatedKey:
     """Create a key; its text is in the answer and nowhere else.
 
@@ -144,12 +147,14 @@ def create_key(
         limits: How often it may call; as often as it likes unless given.
         row_filter: By filter field the value that rows must have for this key to see them.
         expires_at: 90 days from now unless given; None with ``never_expires`` for no end.
+        pin: What versions it means by none; what is newest now unless given.
 
     Raises:
-        InvalidRequest: A scope, network, prefix, limit, expiry or filter makes no sense.
+        InvalidRequest: A scope, network, prefix, limit, expiry, filter or pin makes no sense.
     """
     if prefix not in PREFIXES or PREFIXES[prefix][0] == "join":
         raise InvalidRequest(errors=[InputError("wrong-type", "unknown kind", parameter="kind")])
+    is_data = PREFIXES[prefix][0] == ApiKey.Kind.DATA
     _checked(scopes, cidrs, limits, PREFIXES[prefix][0])
     chosen = checked_filter(row_filter or {}, kind=PREFIXES[prefix][0])
     now = timezone.now()
@@ -167,6 +172,7 @@ def create_key(
         row_filter=chosen,
         expires_at=expires_at,
         created_by=str(actor)[:150],
+        pin=pin_text(now if pin is None else _read_pin(pin)) if is_data else "",
         **asdict(limits),
     )
     audit.record(
@@ -226,6 +232,7 @@ def rotate_key(
         scopes=old.scopes,
         cidrs=old.cidrs,
         row_filter=old.row_filter,
+        pin=old.pin,
         expires_at=now + lifetime if lifetime else None,
         rotated_from=old,
         created_by=str(actor)[:150],
@@ -257,6 +264,36 @@ def limit_key(*, actor: Actor, kid: str, limits: Limits, reason: str = "") -> Ap
         setattr(key, name, value)
     key.save(update_fields=list(asdict(limits)))
     _changed("key.limit", actor=actor, kid=kid, before=before, after=key, reason=reason)
+    return key
+
+
+def _read_pin(text: str) -> VersionWord | None:
+    try:
+        return read_pin(text)
+    except PinMalformed as wrong:
+        error = InputError("wrong-type", str(wrong), parameter="pin")
+        raise InvalidRequest(errors=[error]) from None
+
+
+@transaction.atomic
+def pin_key(*, actor: Actor, kid: str, pin: str, reason: str = "") -> ApiKey:
+    """Replace what versions a data key means by none, everywhere within five seconds.
+
+    Args:
+        pin: ``newest``, a number, a day or a moment.
+
+    Raises:
+        NotFound: No such key.
+        Conflict: The key is revoked, or for the control API, which has no versions.
+        InvalidRequest: The pin is none.
+    """
+    key = _locked(kid)
+    if key.revoked_at is not None or key.kind != ApiKey.Kind.DATA:
+        raise Conflict(f"Key {kid} is {'revoked' if key.revoked_at else 'no data key'}.")
+    before = _facts(key)
+    key.pin = pin_text(_read_pin(pin))
+    key.save(update_fields=["pin"])
+    _changed("key.pin", actor=actor, kid=kid, before=before, after=key, reason=reason)
     return key
 
 
@@ -314,13 +351,8 @@ def key_entry(key: ApiKey) -> KeyEntry:
         cidrs=tuple(key.cidrs),
         limits=limits_of(key).checked(),
         row_filter=key.row_filter or None,
+        pin=key.pin,
     )
-
-
-def _live(kinds: Iterable[str]) -> list[ApiKey]:
-    now = timezone.now()
-    unexpired = Q(expires_at__isnull=True) | Q(expires_at__gt=now)
-    return list(ApiKey.objects.filter(unexpired, kind__in=list(kinds), revoked_at__isnull=True))
 
 
 @transaction.atomic
@@ -331,5 +363,6 @@ def keyring(*, kind: str = ApiKey.Kind.DATA) -> Keyring:
     """
     # The generation first: keys that change after it was read make a newer one anyway.
     generation = keyring_generation()
-    entries = [key_entry(key) for key in _live([kind])]
-    return Keyring(entries, peppers(), generation=generation)
+    entries = [key_entry(key) for key in live_keys([kind])]
+    book = version_book() if kind == ApiKey.Kind.DATA else NO_BOOK
+    return Keyring(entries, peppers(), generation=generation, book=book)
