@@ -46,6 +46,8 @@ STATUSES = {
     "precondition-required": 428,
     "stale-epoch": 409,
     "contract-mismatch": 409,
+    "unknown-version": 400,
+    "version-conflict": 400,
     "version-retired": 410,
     "body-too-large": 413,
     "uri-too-long": 414,

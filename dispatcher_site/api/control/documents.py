@@ -61,7 +61,9 @@ class ModelVersionDocument(serializers.ModelSerializer[models.ModelVersion]):
 
     class Meta:
         model = models.ModelVersion
-        fields = ["model", "number", "schema_hash", "state"]
+        fields = [
+            "model", "number", "schema_hash", "state", "since", "deprecated_at", "sunset", "notice",
+        ]  # fmt: skip
 
 
 class ModelDocument(serializers.ModelSerializer[models.ModelDefinition]):
@@ -75,15 +77,21 @@ class ModelDocument(serializers.ModelSerializer[models.ModelDefinition]):
 
 
 class EndpointDocument(serializers.ModelSerializer[models.Endpoint]):
-    """An endpoint that clients call."""
+    """An endpoint that clients call; its contracts' hashes by version."""
 
     model = serializers.CharField(source="model_id", read_only=True)
+    contracts = serializers.SerializerMethodField()
+
+    def get_contracts(self, endpoint: models.Endpoint) -> dict[str, str]:
+        """Return the hash of today's contract in each version."""
+        known: dict[str, dict[str, str]] = self.context.get("contracts", {})
+        return known.get(endpoint.name, {})
 
     class Meta:
         model = models.Endpoint
         fields = [
             "name", "number", "model", "kind", "classification", "methods", "doc", "bundle",
-            "active",
+            "active", "contracts",
         ]  # fmt: skip
 
 
@@ -192,6 +200,7 @@ class NewKey(LimitsInput):
     cidrs = serializers.ListField(child=serializers.CharField(max_length=50), default=list)
     row_filter = serializers.DictField(child=serializers.CharField(max_length=200), default=dict)
     expires_at = serializers.DateTimeField(required=False)
+    pin = serializers.CharField(max_length=40, required=False)
 
 
 class NewCapability(StrictInput):
@@ -211,6 +220,12 @@ class Reason(StrictInput):
 
 class LimitedKey(LimitsInput, Reason):
     """What replacing the limits of a key takes."""
+
+
+class PinnedKey(Reason):
+    """What pinning a key takes."""
+
+    pin = serializers.CharField(max_length=40)
 
 
 class RotatedKey(Reason):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from django.urls import path
 from rest_framework.routers import APIRootView, DefaultRouter
 
-from dispatcher_site.api.control import direct_calls, views
+from dispatcher_site.api.control import direct_calls, versions, views
 from dispatcher_site.api.control.description import Description, OlderDescription, docs
 from modeldefs.kit.described import OLDER_PATH
 
@@ -28,7 +28,7 @@ router.register("shards", views.Shards, basename="shard")
 router.register("nodes", views.Nodes, basename="node")
 router.register("map", views.Maps, basename="map")
 router.register("models", views.Models, basename="model")
-router.register("versions", views.Versions, basename="version")
+router.register("versions", versions.Versions, basename="version")
 router.register("endpoints", views.Endpoints, basename="endpoint")
 router.register("keys", views.Keys, basename="key")
 router.register("jobs", views.Jobs, basename="job")

@@ -31,6 +31,7 @@ from dispatcher_site.api.control.saying import Said, says
 from dispatcher_site.health.models import EndpointMinute, HealthSample
 from dispatcher_site.registry import models
 from dispatcher_site.registry.services import jobs, keys, shard_map, shards
+from dispatcher_site.registry.services.contracts import current_contracts
 from dispatcher_site.trust import roles
 from dispatcher_site.trust.models import ApiKey, AuditEntry
 from modeldefs.wire.problems import Forbidden
@@ -192,16 +193,6 @@ class Models(ReadOnly):
     }
 
 
-class Versions(ReadOnly):
-    """The shapes of the models."""
-
-    resource = "versions"
-    queryset = models.ModelVersion.objects.all()
-    serializer_class = documents.ModelVersionDocument
-    lookup_value_regex = NUMBER
-    filters = {"model": text("model_id"), "state": text("state")}
-
-
 class Endpoints(ReadOnly):
     """What clients can call."""
 
@@ -213,6 +204,10 @@ class Endpoints(ReadOnly):
         "kind": choice("kind", ("query", "aggregate", "mutation")),
         "active": flag("active", "Is it among the definitions of today?"),
     }
+
+    def get_serializer_context(self) -> dict[str, Any]:
+        """Return what the documents show beside their rows."""
+        return {**super().get_serializer_context(), "contracts": current_contracts()}
 
 
 class Keys(ReadOnly):
@@ -230,7 +225,7 @@ class Keys(ReadOnly):
         "revoked": flag("is_revoked", "Is it revoked?"),
         "expires_before": moment("expires_at__lt"),
     }
-    permissions = dict.fromkeys(("create", "limit", "rotate", "revoke"), roles.MANAGE_KEY)
+    permissions = dict.fromkeys(("create", "limit", "pin", "rotate", "revoke"), roles.MANAGE_KEY)
 
     def _shown_once(self, created: keys.CreatedKey) -> Response:
         document = {**documents.KeyDocument(created.key).data, "key": created.text}
@@ -270,6 +265,14 @@ class Keys(ReadOnly):
         key = keys.limit_key(
             actor=actor_of(request), kid=kid, limits=limits, reason=given["reason"]
         )
+        return Response(documents.KeyDocument(key).data)
+
+    @says(Said(takes=documents.PinnedKey, gives=documents.KeyDocument, raises=_OF_CHANGES))
+    @action(detail=True, methods=["post"])
+    def pin(self, request: Request, kid: str) -> Response:
+        """Replace what it gets that names no version: `{"pin", "reason"?}`."""
+        given = _checked(documents.PinnedKey, request)
+        key = keys.pin_key(actor=actor_of(request), kid=kid, **given)
         return Response(documents.KeyDocument(key).data)
 
     @says(

@@ -41,6 +41,14 @@ def record_contracts(catalog: Catalog) -> None:
                 each.save(update_fields=["breaks"])
 
 
+def current_contracts() -> dict[str, dict[str, str]]:
+    """Return the hash of today's contract by endpoint and version."""
+    found: dict[str, dict[str, str]] = {}
+    for contract in Contract.objects.filter(is_current=True).defer("document"):
+        found.setdefault(contract.endpoint, {})[str(contract.version)] = contract.hash
+    return found
+
+
 def known_contracts() -> dict[str, KnownContracts]:
     """Return what fronts and nodes are told: where there are older contracts than today's."""
     older: dict[str, dict[str, tuple[str, ...]]] = {}

@@ -1,4 +1,4 @@
-"""``manage.py key``: create, list, limit, rotate and revoke API keys.
+"""``manage.py key``: create, list, limit, pin, rotate and revoke API keys.
 
 A new key stands alone on stdout, once; everything else goes to stderr.
 """
@@ -22,8 +22,10 @@ from dispatcher_site.registry.services.row_filters import filter_from_texts
 from dispatcher_site.trust.actors import command_actor
 from dispatcher_site.trust.models import ApiKey
 from modeldefs.wire.quotas import policy_text
+from modeldefs.wire.versions import NEWEST_WORD
 
 PREFIX_OF_KIND = {"data": "spk_live_", "test": "spk_test_", "control": "spa_"}
+PIN_HELP = "newest, a number, a day (2026-09-01) or a time in UTC"
 _UNITS = {"m": "minutes", "h": "hours", "d": "days"}
 
 
@@ -52,7 +54,7 @@ def parse_expiry(text: str) -> datetime | None:
 class Command(ControlCommand):
     """Manage API keys."""
 
-    help = "Create, list, limit, rotate and revoke API keys."
+    help = "Create, list, limit, pin, rotate and revoke API keys."
 
     def add_acts(self, subs: Any) -> None:
         """Declare the sub-commands."""
@@ -71,6 +73,7 @@ class Command(ControlCommand):
             help="field=value: only rows that have it; repeatable, for several fields",
         )
         create.add_argument("--expires", default="90d", help="30m, 12h, 90d, an ISO time, never")
+        create.add_argument("--pin", help=f"{PIN_HELP}; default: what is newest now")
         _add_limits(create)
         listed = self.act(subs, "list", "List keys, newest first.")
         listed.add_argument("--all", action="store_true", help="revoked and expired ones too")
@@ -78,6 +81,10 @@ class Command(ControlCommand):
         limit.add_argument("kid")
         _add_limits(limit)
         limit.add_argument("--reason", default="")
+        pin = self.act(subs, "pin", "Replace which versions a key gets that names none.")
+        pin.add_argument("kid")
+        pin.add_argument("pin", help=PIN_HELP)
+        pin.add_argument("--reason", default="")
         rotate = self.act(subs, "rotate", "Create a successor; the old key lives on a while.")
         rotate.add_argument("kid")
         rotate.add_argument("--overlap", default="7d")
@@ -103,6 +110,7 @@ class Command(ControlCommand):
             expires_at=expires,
             never_expires=expires is None,
             limits=_limits(options),
+            pin=options["pin"],
         )
         self._show_once(created, as_json=options["json"])
 
@@ -128,6 +136,18 @@ class Command(ControlCommand):
             self.stdout.write(json.dumps(_document(key), default=str))
         known = keys.limits_of(key).checked()
         self.tell(f"key {key.kid}: {policy_text(known) if known else 'no limits'}")
+
+    def do_pin(self, options: dict[str, Any]) -> None:
+        """Pin a key."""
+        key = keys.pin_key(
+            actor=command_actor(),
+            kid=options["kid"],
+            pin=options["pin"],
+            reason=options["reason"],
+        )
+        if options["json"]:
+            self.stdout.write(json.dumps(_document(key), default=str))
+        self.tell(f"key {key.kid}: {key.pin or NEWEST_WORD}")
 
     def do_rotate(self, options: dict[str, Any]) -> None:
         """Rotate a key."""
@@ -180,6 +200,7 @@ def _document(key: ApiKey) -> dict[str, Any]:
         "scopes": key.scopes,
         "cidrs": key.cidrs,
         "row_filter": key.row_filter,
+        "pin": key.pin or NEWEST_WORD,
         **asdict(keys.limits_of(key)),
         "created": key.created,
         "expires_at": key.expires_at,

@@ -12,6 +12,7 @@ from dispatcher_site.registry.management.control_command import (
     NO_SUCH,
     ControlCommand,
 )
+from dispatcher_site.registry.management.version_acts import add_version_acts, do_version
 from modeldefs.kit.apps import current_catalog
 from modeldefs.kit.catalog import Catalog, shard_key_parameter
 from modeldefs.kit.endpoints import Endpoint
@@ -37,7 +38,7 @@ IN_PYTHON = "Python in a thread"
 class Command(ControlCommand):
     """Look at models and endpoints."""
 
-    help = "List and show models, check definitions, explain how an endpoint is answered."
+    help = "List and show models and versions, check definitions, explain endpoints."
 
     def add_acts(self, subs: Any) -> None:
         """Declare the sub-commands."""
@@ -50,12 +51,18 @@ class Command(ControlCommand):
             "--given", action="append", metavar="NAME", help="only the set of these parameters"
         )
 
+        add_version_acts(self, subs)
+
     def handle(self, *args: Any, **options: Any) -> None:
         """Run the sub-command; a definition that cannot be served is one line."""
         try:
             super().handle(*args, **options)
         except DefinitionError as refusal:
             raise CommandError(str(refusal), returncode=ERROR) from None
+
+    def do_version(self, options: dict[str, Any]) -> None:
+        """List versions, or decide about one."""
+        do_version(self, options)
 
     def do_list(self, options: dict[str, Any]) -> None:
         """List the models."""

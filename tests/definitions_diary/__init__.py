@@ -1,0 +1,1 @@
+"""A package of definitions whose one model has a past."""
