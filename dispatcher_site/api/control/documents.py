@@ -62,7 +62,8 @@ class ModelVersionDocument(serializers.ModelSerializer[models.ModelVersion]):
     class Meta:
         model = models.ModelVersion
         fields = [
-            "model", "number", "schema_hash", "state", "since", "deprecated_at", "sunset", "notice",
+            "model", "number", "schema_hash", "state", "since", "deprecated_at", "sunset",
+            "notice",
         ]  # fmt: skip
 
 

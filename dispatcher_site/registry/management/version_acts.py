@@ -45,8 +45,8 @@ def do_version(command: ControlCommand, options: dict[str, Any]) -> None:
         command.answer([_row(each) for each in found], COLUMNS, as_json=options["json"])
         return
     model, number = _named(options["version"])
-    said = {"actor": command_actor(), "model": model, "number": number}
-    said["reason"] = options["reason"]
+    said: dict[str, Any] = {"actor": command_actor(), "reason": options["reason"]}
+    said |= {"model": model, "number": number}
     if options["deed"] == "deprecate":
         version = versions.deprecate_version(
             **said, sunset=_moment(options["sunset"]), notice=options["notice"]

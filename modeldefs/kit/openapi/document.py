@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from modeldefs.kit.catalog import Catalog
+from modeldefs.kit.contracts import contract_hash, contract_of
 from modeldefs.kit.endpoints import TOP_MAX, Endpoint
 from modeldefs.kit.many import ITEMS_MAX, ManyEndpoint
 from modeldefs.kit.openapi.answers import answer_components, answer_content
@@ -64,7 +65,8 @@ def data_document(catalog: Catalog, *, title: str, is_direct: bool) -> dict[str,
         responses = _responses(catalog, endpoint, is_direct=is_direct)
         shared |= dict(responses.values())
         names = {status: name for status, (name, _) in responses.items()}
-        paths[f"/{endpoint.name}"] = _path_item(endpoint, names)
+        contract = contract_hash(contract_of(catalog, endpoint, endpoint.version))
+        paths[f"/{endpoint.name}"] = _path_item(endpoint, names, contract)
     return {
         "openapi": OPENAPI,
         "info": {
@@ -109,9 +111,12 @@ def _first_line(doc: str | None) -> str:
     return (doc or "").strip().partition("\n")[0]
 
 
-def _path_item(endpoint: Endpoint[Any, Any], responses: Mapping[str, str]) -> dict[str, Any]:
+def _path_item(
+    endpoint: Endpoint[Any, Any], responses: Mapping[str, str], contract: str
+) -> dict[str, Any]:
     shown = sorted((m for m in endpoint.methods if m in _SHOWN), key=_SHOWN.index)
-    return {method.lower(): _operation(endpoint, method, responses) for method in shown}
+    known = {"x-shardpoint-contract": contract}
+    return {method.lower(): _operation(endpoint, method, responses) | known for method in shown}
 
 
 def _responses(

@@ -33,6 +33,9 @@ ANSWER_HEADERS: dict[str, dict[str, Any]] = {
         "0: it is stale, as the shards cannot be asked.",
         "shardpoint; hit; ttl=18",
     ),
+    "Deprecation": _header(
+        "Since when the answer's version is to end, in Unix seconds (RFC 9745).", "@1788220800"
+    ),
     "ETag": _header(
         "The version of the row, or of the answer; weak where several shards were asked, and of "
         "pages and totals, which carry one where `If-None-Match` asks for it.",
@@ -44,7 +47,9 @@ ANSWER_HEADERS: dict[str, dict[str, Any]] = {
         type="string",
     ),
     "Link": _header(
-        "The next page, of a GET.", '</get_user?country=Sweden&after=eyJ...>; rel="next"'
+        "The next page, of a GET; of an older version its successor, and where people read about "
+        "its end.",
+        '</get_user?country=Sweden&after=eyJ...>; rel="next"',
     ),
     "Preference-Applied": _header("What of `Prefer` was honoured.", "partial"),
     "RateLimit": _header(
@@ -65,6 +70,9 @@ ANSWER_HEADERS: dict[str, dict[str, Any]] = {
         minimum=0,
         maximum=1,
     ),
+    "Sunset": _header(
+        "When the answer's version is to be retired (RFC 8594).", "Mon, 01 Mar 2027 00:00:00 GMT"
+    ),
     "Traceparent": _header(
         "The caller's trace with a span of ours, where the request had one.",
         "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
@@ -81,7 +89,8 @@ ANSWER_HEADERS: dict[str, dict[str, Any]] = {
     ),
 }
 _OF_ALL = ("X-Request-Id", "RateLimit", "RateLimit-Policy", "Server-Timing", "Traceparent")
-_OF_SUCCESS = ("Api-Version", "Cache-Control", "Preference-Applied", "Vary")
+_OF_VERSIONS = ("Api-Version", "Deprecation", "Link", "Sunset")
+_OF_SUCCESS = (*_OF_VERSIONS, "Cache-Control", "Preference-Applied", "Vary")
 _SPELLED = {"Traceparent": "traceparent", "Www-Authenticate": "WWW-Authenticate"}
 
 
@@ -90,7 +99,7 @@ def success_headers(endpoint: Endpoint[Any, Any]) -> dict[str, Any]:
     versioned = ("ETag",) if has_version(endpoint) else ()
     if endpoint.kind == "mutation":
         return _listed((*_OF_ALL, *_OF_SUCCESS, *versioned, "Idempotency-Replayed"))
-    paged = ("Link", "Retry-After") if endpoint.shape == "page" else ()
+    paged = ("Retry-After",) if endpoint.shape == "page" else ()
     return _listed(
         (*_OF_ALL, *_OF_SUCCESS, *_kept(endpoint), "ETag", "Shardpoint-Coverage", *paged)
     )
@@ -115,7 +124,8 @@ def problem_headers(status: int) -> dict[str, Any]:
         503: ("Retry-After",),
     }
     # Who is nobody has no limits, and what never reached an endpoint has no trace.
-    names = ("X-Request-Id",) if status in (401, 408, 413, 414, 431) else _OF_ALL
+    is_early = status in (401, 408, 413, 414, 431)
+    names = ("X-Request-Id",) if is_early else (*_OF_ALL, *_OF_VERSIONS)
     return _listed((*names, "Cache-Control", *more.get(status, ())))
 
 
@@ -127,11 +137,22 @@ def _listed(names: Iterable[str]) -> dict[str, Any]:
 
 
 REQUEST_HEADERS: dict[str, dict[str, Any]] = {
+    "Api-Version": {
+        "description": "The version of the endpoint's model to answer in, or a day: what was "
+        "newest then. The path can name it too: `/v2/...`. Without either it is what the key is "
+        "pinned to.",
+        "schema": {"type": "string", "pattern": "^([1-9][0-9]{0,5}|[0-9]{4}-[0-9]{2}-[0-9]{2})$"},
+    },
     "Idempotency-Key": {
         "description": "A new one for each thing that shall happen once: a repeat under it writes "
         "nothing and gets the first answer.",
         "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"},
         "example": "0190a6e4-1b9c-7d3f-a1b2-c3d4e5f60718",
+    },
+    "Shardpoint-Contract": {
+        "description": "The hash of the contract that the caller was made for, as "
+        "`x-shardpoint-contract`: refused with 409 if something of it is broken.",
+        "schema": {"type": "string", "pattern": "^[0-9a-f]{32}$"},
     },
     "Shardpoint-Timeout-Ms": {
         "description": "How long the caller waits, in ms. What is left of it goes to the shards.",

@@ -19,6 +19,10 @@ from modeldefs.wire.problems import PROBLEM_TYPE, STANDARD_PROBLEMS, Problem
 _OF_NODES = ("wrong-shard", "stale-epoch")
 _OF_ALL = (
     "invalid-request",
+    "unknown-version",
+    "version-conflict",
+    "version-retired",
+    "contract-mismatch",
     "result-too-large",
     "unauthorized",
     "forbidden",
@@ -109,7 +113,15 @@ PROBLEM_SCHEMA: dict[str, Any] = {
     ],
 }
 _BUCKET = {"type": "integer", "minimum": 0, "maximum": 16_383}
+_HASH = {"type": "string", "pattern": "^[0-9a-f]{32}$"}
+_NUMBER = {"type": "integer", "minimum": 1}
 _MEMBERS: dict[str, dict[str, Any]] = {
+    "contract-mismatch": {
+        "sent": _HASH,
+        "current": _HASH,
+        "breaks": {"type": "array", "items": {"type": "string"}},
+    },
+    "version-retired": {"model": {"type": "string"}, "version": _NUMBER, "successor": _NUMBER},
     "quota-exceeded": {
         "violated-policies": {
             "type": "array",

@@ -180,5 +180,5 @@ def test_openapi_names_them() -> None:
     codes = [each["$ref"].rpartition(".")[2] for each in schema(409)["oneOf"]]
     assert {"const": "/problems/chair-taken"} == taken["properties"]["type"]
     assert ["type", "code", "status", "until", "price", "row"] == taken["required"]
-    assert ["conflict", "in-flight", "chair-taken"] == codes
+    assert ["contract-mismatch", "conflict", "in-flight", "chair-taken"] == codes
     assert {"$ref": "#/components/schemas/Problem.http-seat-gone"} == schema(410)

@@ -186,16 +186,17 @@ def test_refusals_are_described(document: dict[str, Any]) -> None:
     reads = set(document["paths"]["/customers"]["get"]["responses"])
     writes = set(document["paths"]["/rename"]["post"]["responses"])
     of_all = {
-        *("200", "400", "401", "403", "406", "408", "413", "414", "415", "429", "431"),
-        *("500", "502", "503", "504"),
+        *("200", "400", "401", "403", "406", "408", "409", "410", "413", "414", "415", "429"),
+        *("431", "500", "502", "503", "504"),
     }
     limited = _answer(document, "/customers", "get", 429)
     bad = _answer(document, "/customers", "get", 400)["content"]["application/problem+json"]
 
     assert of_all | {"304"} == reads
-    assert of_all | {"204", "404", "409", "412", "422"} == writes
+    assert of_all | {"204", "404", "412", "422"} == writes
     assert {"RateLimit", "RateLimit-Policy", "Retry-After"} <= set(limited["headers"])
-    codes = ["invalid-request", "result-too-large", "cursor-invalid", "cursor-expired"]
+    codes = ["invalid-request", "unknown-version", "version-conflict", "result-too-large"]
+    codes += ["cursor-invalid", "cursor-expired"]
     assert [f"#/components/schemas/Problem.{code}" for code in codes] == [
         each["$ref"] for each in bad["schema"]["oneOf"]
     ]
