@@ -273,6 +273,7 @@ class DataFront:
             if isinstance(outcome, LinesOutcome):
                 outcome.export.stop()
             answered = self._refusal(fault, request.path, ask.request_id)
+            answered.headers.extend(ask.served.version_headers)
         if ask.trace is not None:
             ask.trace.tell(answered)
         return answered
