@@ -53,7 +53,7 @@ class Trust:
         self._folder = folder
         self._pair: tuple[str, str, bytes] | None = None
         self._keyring: tuple[tuple[bool, int], Keyring] | None = None
-        self.on_keyring: Callable[[Keyring], None] | None = None  # told of each new generation
+        self._on_keyring: Callable[[Keyring], None] | None = None
 
     @property
     def enrolled(self) -> EnrolledDispatcher | None:
@@ -91,9 +91,15 @@ class Trust:
         version = (meta.standalone, meta.keyring_generation)
         if self._keyring is None or self._keyring[0] != version:
             self._keyring = (version, self._current(meta))
-            if self.on_keyring is not None:
-                self.on_keyring(self._keyring[1])
+            if self._on_keyring is not None:
+                self._on_keyring(self._keyring[1])
         return self._keyring[1]
+
+    def on_keyring(self, told: Callable[[Keyring], None]) -> None:
+        """Have each generation told when it is opened, and that which is open now."""
+        self._on_keyring = told
+        if self._keyring is not None:
+            told(self._keyring[1])
 
     def open_keyring(self, sealed: bytes, *, generation: int) -> Keyring:
         """Return a keyring that our dispatcher sealed for us.

@@ -189,8 +189,7 @@ class NodeHandler(EndpointHandler):
             # Nodes do not know of each other: each counts alone, its workers a share each.
             quotas=Quotas(clock=time.monotonic, share=max(1, self._config.workers)),
         )
-        self._trust.on_keyring = lambda keyring: front.versions.follow(keyring.book)
-        front.versions.follow(self._trust.keyring.book)
+        self._trust.on_keyring(lambda keyring: front.versions.follow(keyring.book))
         self.install(front)
 
     async def stopped(self) -> None:
