@@ -43,7 +43,7 @@ def contract_of(catalog: Catalog, endpoint: Endpoint[Any, Any], number: int) -> 
         "version": number,
         "kind": endpoint.kind,
         "methods": sorted(endpoint.methods),
-        "parameters": {spec.name: _parameter(spec) for spec in endpoint.parameters},
+        "parameters": {spec.name: parameter_contract(spec) for spec in endpoint.parameters},
         "order": list(options.order),
         "limit_max": options.limit_max if endpoint.shape == "page" else None,
         "top": options.top,
@@ -71,7 +71,8 @@ def _lenses(catalog: Catalog, endpoint: Endpoint[Any, Any], number: int) -> list
     return []
 
 
-def _parameter(spec: ParameterSpec) -> Document:
+def parameter_contract(spec: ParameterSpec) -> Document:
+    """Return what a contract says of a parameter."""
     return {
         "type": dict(spec.kind.schema),
         "carried": spec.kind.in_json,

@@ -70,6 +70,7 @@ class Answer:
 class Diary:
     """A front with the diary's endpoints, and a backend that remembers what it was asked."""
 
+    is_part = False
     catalog: Catalog = field(default_factory=lambda: CATALOG)
     asks: list[Ask] = field(default_factory=list)
     uses: list[tuple[str, str, int]] = field(default_factory=list)
