@@ -9,8 +9,7 @@ generation leaves out or marks. No slow hash: the secret has 256 random bits.
 For a key its holder may get a short-lived, signed capability (``capabilities``), which a keyring
 takes in its place for as long as the key is good.
 
-Scopes read ``model@version:endpoint:verb``; ``*`` stands for any value of a part, a leading ``!``
-denies and wins. A key without scopes may do nothing.
+What a key may do its scopes say: ``wire.scopes``.
 
 Pure: no framework, no clock, no I/O; time is passed in.
 """
@@ -25,7 +24,6 @@ import re
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
@@ -33,6 +31,14 @@ import msgspec
 
 from modeldefs.wire.problems import Unauthorized
 from modeldefs.wire.quotas import KeyLimits
+from modeldefs.wire.scopes import READ as READ
+from modeldefs.wire.scopes import VERBS as VERBS
+from modeldefs.wire.scopes import WRITE as WRITE
+from modeldefs.wire.scopes import Scope as Scope
+from modeldefs.wire.scopes import ScopeMalformed as ScopeMalformed
+from modeldefs.wire.scopes import parse_scope as parse_scope
+from modeldefs.wire.scopes import required_scope as required_scope
+from modeldefs.wire.scopes import scope_allows as scope_allows
 from modeldefs.wire.versions import NO_BOOK, VersionBook
 
 if TYPE_CHECKING:
@@ -57,25 +63,14 @@ SCANNER_PATTERN = r"\b(?:spk_(?:live|test)|spa|spj)_[0-9A-Za-z]{10}_[0-9A-Za-z]{
 
 PRINCIPALS_CACHED_MAX = 4096
 DECISIONS_CACHED_MAX = 1024
-READ = "read"
-WRITE = "write"
-VERBS = (READ, WRITE)
 
 _SHAPE = re.compile(
     r"(spk_live_|spk_test_|spa_|spj_)([0-9A-Za-z]{10})_([0-9A-Za-z]{43})([0-9A-Za-z]{6})"
-)
-_SCOPE = re.compile(
-    r"(?P<deny>!?)(?P<model>\*|[A-Za-z_][A-Za-z0-9_]*)(?:@(?P<version>\*|[1-9][0-9]{0,5}))?"
-    r"(?::(?P<endpoint>\*|[A-Za-z_][A-Za-z0-9_-]*))?(?::(?P<verb>\*|read|write))?"
 )
 # Compared against when the kid is unknown, so that both refusals cost the same.
 _NO_DIGEST = "0" * 64
 
 Network: TypeAlias = IPv4Network | IPv6Network
-
-
-class ScopeMalformed(ValueError):
-    """A scope reads model@version:endpoint:verb; each part may be *, the verb is read or write."""
 
 
 class ParsedKey(NamedTuple):
@@ -102,25 +97,6 @@ class MintedKey(NamedTuple):
     text: str
     kid: str
     secret: str
-
-
-class Scope(NamedTuple):
-    """One scope, taken apart."""
-
-    model: str
-    version: str
-    endpoint: str
-    verb: str
-    denies: bool
-
-    def matches(self, model: str, version: str, endpoint: str, verb: str) -> bool:
-        """Say whether every part is this one or any."""
-        return (
-            self.model in ("*", model)
-            and self.version in ("*", version)
-            and self.endpoint in ("*", endpoint)
-            and self.verb in ("*", verb)
-        )
 
 
 def _base62(number: int, length: int) -> str:
@@ -156,44 +132,6 @@ def parse_key(text: str) -> ParsedKey | None:
 def digest(pepper: bytes, secret: str) -> str:
     """Return what is stored of a secret: its HMAC-SHA256 under the pepper, in hex."""
     return hmac.new(pepper, secret.encode("ascii"), hashlib.sha256).hexdigest()
-
-
-@lru_cache(maxsize=4096)
-def parse_scope(text: str) -> Scope:
-    """Return the scope that a text describes; parts left out on the right mean any.
-
-    Raises:
-        ScopeMalformed: The text is not a scope.
-    """
-    found = _SCOPE.fullmatch(text)
-    if found is None:
-        raise ScopeMalformed(f"{text!r}: {ScopeMalformed.__doc__}")
-    return Scope(
-        model=found["model"],
-        version=found["version"] or "*",
-        endpoint=found["endpoint"] or "*",
-        verb=found["verb"] or "*",
-        denies=bool(found["deny"]),
-    )
-
-
-def scope_allows(
-    scopes: Iterable[str], model: str, version: int | str, endpoint: str, verb: str
-) -> bool:
-    """Say whether the scopes allow the call: one must allow it and none may deny it."""
-    allowed = False
-    for text in scopes:
-        scope = parse_scope(text)
-        if scope.matches(model, str(version), endpoint, verb):
-            if scope.denies:
-                return False
-            allowed = True
-    return allowed
-
-
-def required_scope(model: str, version: int | str, endpoint: str, verb: str) -> str:
-    """Return the narrowest scope that would allow the call, to name in a 403."""
-    return f"{model}@{version}:{endpoint}:{verb}"
 
 
 class KeyEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
