@@ -29,7 +29,7 @@ from tests.dispatcher.test_commands import refused, run
 
 pytestmark = pytest.mark.django_db
 DIARY: Catalog = load_catalog(["tests.definitions_diary"])
-NOTE_1 = {"actor": TESTER, "model": "Note", "number": 1}
+NOTE_1: dict[str, Any] = {"actor": TESTER, "model": "Note", "number": 1}
 LONG_AGO = datetime(2026, 1, 1, tzinfo=UTC)
 
 

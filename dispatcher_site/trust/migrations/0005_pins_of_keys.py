@@ -7,7 +7,7 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("trust", "0003_limits_of_keys"),
+        ("trust", "0004_roles"),
     ]
 
     operations = [
