@@ -26,7 +26,7 @@ class DeprecatedVersion(Reason):
     """What deprecating a version takes."""
 
     sunset = serializers.DateTimeField(required=False)
-    notice = serializers.CharField(max_length=500, required=False, default="")
+    notice = serializers.CharField(max_length=500, required=False, default="", allow_blank=True)
 
 
 class Versions(ReadOnly):
