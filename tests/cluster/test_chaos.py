@@ -233,11 +233,14 @@ def _held(ground: Ground, moment: str) -> Iterator[Callable[[], None]]:
                 connection.execute(f"DROP FUNCTION {schema}.hold() CASCADE")
 
 
-def _await_writer(ground: Ground) -> int:
+def _await_writer(ground: Ground, writing: Future[requests.Response | None]) -> int:
     """Wait until a backend waits for the held row; return the node worker that it works for."""
     ports: list[int] = []
 
     def is_waiting() -> bool:
+        if writing.done():
+            reply = writing.result()
+            raise AssertionError(f"not held, but ended: {reply.text if reply else reply}")
         with ground.tables() as connection:
             found = connection.execute(
                 "SELECT client_port FROM pg_stat_activity WHERE datname = current_database()"
@@ -272,7 +275,7 @@ def test_a_node_killed_while_it_writes(ground: Ground, key: str) -> None:
     with ThreadPoolExecutor(1) as pool:
         with _held(ground, "write"):
             writing = pool.submit(_insert, ground, row, key)
-            os.kill(_await_writer(ground), signal.SIGKILL)
+            os.kill(_await_writer(ground, writing), signal.SIGKILL)
         reply = writing.result()
     _await_health(ground.cluster)
 
@@ -289,7 +292,7 @@ def test_a_dispatcher_killed_while_it_writes(ground: Ground) -> None:
     with ThreadPoolExecutor(1) as pool:
         with _held(ground, "write"):
             writing = pool.submit(_insert, ground, row, "killed-front")
-            _await_writer(ground)
+            _await_writer(ground, writing)
             for pid in ground.workers("front"):
                 os.kill(pid, signal.SIGKILL)
             first = writing.result()
@@ -335,7 +338,7 @@ def test_killed_at_each_step_a_write_happens_once(ground: Ground, victim: str, s
         with _held(ground, "commit") as release:
             before = _answered(ground)
             writing = pool.submit(_insert, ground, row, key)
-            worker = _await_writer(ground)
+            worker = _await_writer(ground, writing)
             victims = [worker] if victim == "node" else ground.workers("front")
             if step.startswith("after"):
                 for pid in victims:
@@ -440,12 +443,14 @@ def test_when_its_client_hangs_up_a_statement_ends(ground: Ground, place: str, p
     cluster = ground.cluster
     url = cluster.url if place == "front" else cluster.shard_urls[0]
     lines = [f"GET {path} HTTP/1.1", "Host: localhost", f"Authorization: Bearer {cluster.key}"]
+    part = {"Prefer": "partial"} if place == "node" else {}  # which one node alone is
+    lines += [f"{name}: {value}" for name, value in part.items()]
     request = "\r\n".join([*lines, "Shardpoint-Timeout-Ms: 30000", "", ""]).encode()
     with _locked_table(ground):
         with connect(url) as peer:
             peer.sendall(request)
             await_true(lambda: _waiting(ground) == (cluster.shards if place == "front" else 1))
         await_true(lambda: _waiting(ground) == 0, patience_s=HANG_UP_S)
-    after = cluster.request("GET", path, base=url)
+    after = cluster.request("GET", path, base=url, headers=part)
 
     assert after.status_code == 200
