@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import cast
 
 from modeldefs.wire.frames import (
+    DEPART_RECORDS,
     ENDPOINT_CANCEL,
     ENDPOINT_PING,
     FRAME_PAYLOAD_BYTES_MAX,
@@ -91,7 +92,9 @@ class Link(asyncio.Protocol):
         self._unsent[request_id] = packed
         size = self._unsent_bytes = self._unsent_bytes + len(packed)
         self.full = len(pending) >= self._in_flight_max or size >= self._limits.unsent_bytes_max
-        if not self._flush_due:
+        if len(self._unsent) >= DEPART_RECORDS:
+            self._depart()
+        elif not self._flush_due:
             self._flush_due = True
             self._gathered = self._rounds = 0
             self._loop.call_soon(self._gather)
@@ -261,6 +264,9 @@ class Link(asyncio.Protocol):
 
     def _flush(self) -> None:
         self._flush_due = False
+        self._depart()
+
+    def _depart(self) -> None:
         transport = self._transport
         if self._paused or self.ended or transport is None or transport.is_closing():
             return

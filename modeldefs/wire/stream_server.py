@@ -20,6 +20,7 @@ import msgspec
 
 from modeldefs.wire.frames import (
     ANSWER_HEAD,
+    DEPART_RECORDS,
     ENDPOINT_CANCEL,
     ENDPOINT_PING,
     ENDPOINT_RESERVED,
@@ -174,7 +175,9 @@ class StreamServer(asyncio.Protocol):
             status, body = problem.status, problem_record_body(problem)
         self._open.discard(request_id)
         self._unsent.append(ANSWER_HEAD.pack(request_id, status, len(body)) + body)
-        if not self._flush_due:
+        if len(self._unsent) >= DEPART_RECORDS:
+            self._depart()
+        elif not self._flush_due:
             self._flush_due = True
             self._loop.call_soon(self._flush)
 
@@ -197,6 +200,9 @@ class StreamServer(asyncio.Protocol):
 
     def _flush(self) -> None:
         self._flush_due = False
+        self._depart()
+
+    def _depart(self) -> None:
         records, self._unsent = self._unsent, []
         transport = self._transport
         if records and transport is not None and not transport.is_closing():
