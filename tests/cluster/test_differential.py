@@ -191,7 +191,31 @@ def world(
     return World(loaded, postgres_server, catalog, oracle_dsn)
 
 
-@pytest.mark.usefixtures("_unblocked")
+@pytest.fixture
+def _people_put_back(world: World) -> Iterator[None]:
+    """Keep the sample's people aside: other modules use the same clusters."""
+    table = world.catalog.model("User")._meta.db_table
+
+    def each() -> Iterator[tuple[psycopg.Connection[Any], list[str]]]:
+        with psycopg.connect(world.oracle_dsn, autocommit=True) as connection:
+            yield connection, [f'public."{table}"']
+        for cluster in world.clusters.values():
+            with shard_tables(world.server, cluster) as connection:
+                yield connection, [f's{n + 1}."{table}"' for n in range(cluster.shards)]
+
+    for connection, tables in each():
+        for n, name in enumerate(tables):
+            connection.execute(f"CREATE TABLE public.people_aside_{n} AS TABLE {name}")
+    yield
+    for connection, tables in each():
+        for n, name in enumerate(tables):
+            aside = f"public.people_aside_{n}"
+            connection.execute(f"DELETE FROM {name}")
+            connection.execute(f"INSERT INTO {name} SELECT * FROM {aside}")
+            connection.execute(f"DROP TABLE {aside}")
+
+
+@pytest.mark.usefixtures("_unblocked", "_people_put_back")
 @given(users=USERS, limit=st.integers(1, 9), seed=st.integers(0, 2**16))
 @settings(
     max_examples=10,
